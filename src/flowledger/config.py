@@ -1,0 +1,250 @@
+"""Settings: arguments, then the environment, then `flowledger.yaml`, read once.
+
+Every setting has one name: the field below is `FLOWLEDGER_<NAME>` in the environment and the same
+word in lower case in `flowledger.yaml`. MLflow's own variables are honoured where they mean the
+same (`ALIASES`). An argument wins over the environment, the environment over the file.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from flowledger.errors import ConfigError
+
+__all__ = ["Destination", "Settings", "load", "without_password"]
+
+SWITCHES = (
+    "FLOWLEDGER_ENABLED",
+    "MLFLOW_ENABLED",
+    "MLFLOW_ENABLE_TRACKING",
+    "MLFLOW_ENABLE_TRACING",
+)
+ALIASES = {"tracking_uri": "MLFLOW_TRACKING_URI"}
+STORE_AS = ("run+trace", "run", "trace", "ledger")
+DURABILITY = ("process", "fsync")
+COLLECTOR = ("auto", "off")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+SCHEMES = ("sqlite", "postgresql", "http", "https", "file", "")
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set, with its default.
+
+    enabled: False makes every decorator return the function it was given.
+    tracking_uri: where calls go, as MLflow writes it; default `sqlite:///mlflow.db`.
+    home: folder of journals and state.
+    experiment: MLflow experiment of a call, a template over `feature`, `persona_id`, `operation`,
+        `environment`, `user_id` and `date` (UTC day of the call's start).
+    experiments: display name of an experiment by feature; wins over the template.
+    environment: where the application runs, when the context does not say.
+    store_as: what a call becomes in MLflow: `run+trace`, `run`, `trace`, or `ledger` (our row only).
+    max_content_bytes: longest prompt or response kept whole, in bytes.
+    journal_max_bytes: most that may wait on this host for one destination, in bytes.
+    durability: `process` survives a killed process, `fsync` also a power cut.
+    collector: `auto` starts a collector process when one is needed, `off` leaves that to you.
+    collector_python: the interpreter that runs the collector, when not the application's own.
+    carry_threads: new threads start with the context of the thread that starts them.
+    token: bearer key for a flowledger server.
+    log_level: level of the `flowledger` logger; unset leaves logging alone.
+    """
+
+    enabled: bool = True
+    tracking_uri: str = "sqlite:///mlflow.db"
+    home: str = ""
+    experiment: str = "{feature}"
+    experiments: dict[str, str] = msgspec.field(default_factory=dict)
+    environment: str | None = None
+    store_as: str = "run+trace"
+    max_content_bytes: int = 256 * KIB
+    journal_max_bytes: int = GIB
+    durability: str = "process"
+    collector: str = "auto"
+    collector_python: str = ""
+    carry_threads: bool = True
+    token: str = ""
+    log_level: str = ""
+
+    @property
+    def destination(self) -> "Destination":
+        """Where journals of these settings go."""
+        return Destination(
+            tracking_uri=self.tracking_uri,
+            artifact_root=str(Path("mlruns").absolute()),
+            store_as=self.store_as,
+        )
+
+    @property
+    def journal_folder(self) -> Path:
+        """The folder that holds the journals for this destination."""
+        return Path(self.home, "journal", self.destination.key)
+
+
+class Destination(msgspec.Struct, frozen=True, kw_only=True):
+    """A store and how to write to it; `key` names its journal folder.
+
+    Two processes with the same database share a journal folder whatever their working directory
+    and password. A password never reaches the folder.
+    """
+
+    tracking_uri: str
+    artifact_root: str
+    store_as: str
+
+    @property
+    def key(self) -> str:
+        """A short name of this destination, the same in every process that means it."""
+        text = f"{without_password(self.tracking_uri)}\n{self.store_as}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def redacted(self) -> "Destination":
+        """The same, without the password."""
+        return msgspec.structs.replace(self, tracking_uri=without_password(self.tracking_uri))
+
+
+def load(environ: Mapping[str, str] = os.environ, **arguments: Any) -> Settings:
+    """The settings in force: arguments over environment over `flowledger.yaml`.
+
+    Args:
+        environ: the environment to read.
+        arguments: fields of `Settings`; None means not given.
+
+    Raises:
+        ConfigError: a name or a value is not one that can be set.
+    """
+    given = {key: value for key, value in arguments.items() if value is not None}
+    values = {**_from_file(environ), **_from_environment(environ), **given}
+    unknown = sorted(values.keys() - set(Settings.__struct_fields__))
+    if unknown:
+        names = ", ".join(Settings.__struct_fields__)
+        raise ConfigError(f"unknown setting {', '.join(unknown)}; there are: {names}")
+    if not values.get("experiment") and (name := environ.get("MLFLOW_EXPERIMENT_NAME")):
+        values["experiment"] = name.replace("{", "{{").replace("}", "}}")
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"a setting has the wrong type: {exc}") from exc
+    _check(settings)
+    return msgspec.structs.replace(
+        settings,
+        home=str(Path(settings.home or _state_home(environ)).expanduser().absolute()),
+        tracking_uri=_absolute(settings.tracking_uri),
+    )
+
+
+def without_password(uri: str) -> str:
+    """The URI with its password taken out."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}@{host}"))
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        field: environ[name]
+        for field in Settings.__struct_fields__
+        for name in (f"FLOWLEDGER_{field.upper()}", ALIASES.get(field, ""))
+        if environ.get(name) and field not in ("enabled", "experiments")
+    }
+    for field, name in ALIASES.items():
+        values[field] = environ.get(f"FLOWLEDGER_{field.upper()}") or environ.get(name)
+    states = [_boolean(name, environ[name]) for name in SWITCHES if environ.get(name)]
+    if states:
+        values["enabled"] = all(states)
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _boolean(name: str, text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise ConfigError(f"{name}={text!r}: use true or false")
+
+
+def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    path = Path(environ.get("FLOWLEDGER_CONFIG") or "flowledger.yaml")
+    if not path.is_file():
+        if environ.get("FLOWLEDGER_CONFIG"):
+            raise ConfigError(f"FLOWLEDGER_CONFIG names {path}, and there is no such file")
+        return {}
+    try:
+        values = msgspec.yaml.decode(path.read_bytes())
+    except ImportError as exc:
+        raise ConfigError(f"{path} needs PyYAML: pip install pyyaml") from exc
+    except (msgspec.DecodeError, OSError) as exc:
+        raise ConfigError(f"{path} cannot be read: {exc}") from exc
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold settings as `name: value` lines")
+    return values
+
+
+def _check(settings: Settings) -> None:
+    for field, allowed in (
+        ("store_as", STORE_AS),
+        ("durability", DURABILITY),
+        ("collector", COLLECTOR),
+        ("log_level", ("", *LOG_LEVELS)),
+    ):
+        value = getattr(settings, field)
+        if value not in allowed:
+            raise ConfigError(f"{field}={value!r}: use one of {', '.join(filter(None, allowed))}")
+    for field, least in (("max_content_bytes", KIB), ("journal_max_bytes", MIB)):
+        if getattr(settings, field) < least:
+            raise ConfigError(f"{field} must be at least {least} bytes")
+    scheme = urlsplit(settings.tracking_uri).scheme.partition("+")[0]
+    if scheme not in SCHEMES:
+        raise ConfigError(
+            f"tracking_uri has the unknown scheme {scheme!r}; use sqlite:///, postgresql://, "
+            "http://, https:// or a folder"
+        )
+    try:
+        settings.experiment.format_map(_AnyField())
+    except (ValueError, IndexError, KeyError, AttributeError) as exc:
+        raise ConfigError(f"experiment={settings.experiment!r} is no template: {exc}") from exc
+
+
+class _AnyField(dict[str, str]):
+    """Stands for any value a template may ask for."""
+
+    FIELDS = ("feature", "persona_id", "operation", "environment", "user_id", "date")
+
+    def __missing__(self, key: str) -> str:
+        if key not in self.FIELDS:
+            raise KeyError(f"there is no {key}; use {', '.join(self.FIELDS)}")
+        return ""
+
+
+def _absolute(uri: str) -> str:
+    """A local database or folder by its full path, so that every process means the same one."""
+    parts = urlsplit(uri)
+    if parts.scheme.partition("+")[0] == "sqlite":
+        prefix, _, path = uri.partition(":///")
+        return uri if path in ("", ":memory:") else f"{prefix}:///{Path(path).absolute()}"
+    if parts.scheme in ("", "file"):
+        return Path(parts.path).absolute().as_uri()
+    return uri
+
+
+def _state_home(environ: Mapping[str, str]) -> Path:
+    """The user's state folder, where the platform keeps it.
+
+    Sources: XDG Base Directory Specification; Apple's File System Programming Guide; Windows known
+    folders.
+    """
+    if sys.platform == "darwin":
+        return Path("~/Library/Application Support/flowledger").expanduser()
+    if sys.platform == "win32":
+        return Path(environ.get("LOCALAPPDATA") or "~/AppData/Local", "flowledger").expanduser()
+    return Path(environ.get("XDG_STATE_HOME") or "~/.local/state", "flowledger").expanduser()

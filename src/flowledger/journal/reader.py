@@ -1,0 +1,123 @@
+"""Reading journals: what waits, what the store already has, and what is damaged."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from flowledger.errors import RecordError
+from flowledger.journal import frames
+from flowledger.journal.frames import HEADER_SIZE, Piece
+from flowledger.journal.writer import SUFFIX
+from flowledger.records import Gap, decode, encode, new_id
+
+__all__ = ["Batch", "Segment", "segment_paths"]
+
+CHUNK_BYTES = 4 << 20
+
+
+class Batch(NamedTuple):
+    """Pieces read from a segment; acknowledge `end` once the store has them."""
+
+    pieces: list[Piece]
+    end: int
+
+
+class Segment:
+    """One segment file, read from the last acknowledged offset on.
+
+    Used by one shipping loop, from one thread. `finished()` tells whether its writer is gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        head = os.pread(self._fd, HEADER_SIZE, 0)
+        self.producer = frames.read_producer(head)
+        self.acknowledged = max(HEADER_SIZE, frames.read_acknowledged(head))
+        self._locked = False
+        self._told_drops = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def waiting(self) -> int:
+        """Bytes that the store does not have yet."""
+        return max(0, os.fstat(self._fd).st_size - self.acknowledged)
+
+    def finished(self) -> bool:
+        """Whether the writer released the segment or died; from then on it belongs to us."""
+        if not self._locked:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._locked = True
+            except BlockingIOError:
+                return False
+        return True
+
+    def read(self, max_bytes: int = CHUNK_BYTES) -> Batch:
+        """What follows the acknowledged offset: at least one piece when a whole one is there."""
+        final = self.finished()
+        while True:
+            data = os.pread(self._fd, max_bytes, self.acknowledged)
+            at_end = len(data) < max_bytes
+            pieces, length = frames.split(data, final=final and at_end)
+            if pieces or at_end or max_bytes > frames.MAX_PAYLOAD * 2:
+                return Batch(pieces, self.acknowledged + length)
+            max_bytes *= 2
+
+    def bytes_of(self, piece: Piece, start: int) -> bytes:
+        """The raw bytes of a damaged piece that starts at an offset after the acknowledged one."""
+        return os.pread(self._fd, piece.end - start, self.acknowledged + start)
+
+    def new_drops(self) -> bytes | None:
+        """A `Gap` record when the writer dropped more since this was last asked."""
+        drops = frames.read_drops(os.pread(self._fd, HEADER_SIZE, 0))
+        if drops.count == self._told_drops:
+            return None
+        self._told_drops = drops.count
+        return encode(
+            Gap(
+                id=new_id(),
+                producer=self._producer_id(),
+                first_seq=drops.first,
+                last_seq=drops.last,
+                count=drops.count,
+                reason="no room in the journal",
+            )
+        )
+
+    def acknowledge(self, offset: int) -> None:
+        """The store has everything up to this offset, whatever happens to us next."""
+        os.pwrite(self._fd, *frames.acknowledged_slot(offset))
+        self.acknowledged = offset
+
+    def remove(self) -> None:
+        """Delete a finished segment."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file and of its lock."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _producer_id(self) -> str:
+        try:
+            return decode(self.producer).producer if self.producer else ""
+        except RecordError:
+            return ""
+
+
+def segment_paths(folder: Path) -> Iterator[Path]:
+    """The segments of a folder, oldest first."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
+    except FileNotFoundError:
+        return
+    yield from (folder / name for name in names)

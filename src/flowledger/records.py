@@ -1,0 +1,327 @@
+"""The records a journal carries: frozen, keyword-only, without I/O.
+
+A record travels as one MessagePack map whose `type` field names the struct. Fields that hold their
+default are left out. Fields that this version does not know are kept in `unknown` and written again
+by `encode`, so a newer application may ship through an older collector.
+"""
+
+import os
+import time
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import msgspec
+
+from flowledger.errors import RecordError
+
+__all__ = [
+    "Actor",
+    "Artifact",
+    "Call",
+    "Cost",
+    "Gap",
+    "Job",
+    "Kind",
+    "Outcome",
+    "Producer",
+    "Prompt",
+    "Record",
+    "Span",
+    "ToolCall",
+    "Usage",
+    "decode",
+    "encode",
+    "new_id",
+    "to_json",
+]
+
+
+class Kind(StrEnum):
+    """What a call asked of a model; the values follow OpenTelemetry's `gen_ai.operation.name`."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    VISION = "vision"
+    IMAGE = "image"
+    EMBEDDING = "embedding"
+    SPEECH = "speech"
+    RETRIEVAL = "retrieval"
+    CUSTOM = "custom"
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every part of a record shares."""
+
+
+class Actor(_Struct):
+    """Who asked, and why.
+
+    `environment` is where the application runs (`production`, `staging`, ...).
+    """
+
+    user_id: str | None = None
+    session_id: str | None = None
+    persona_id: str | None = None
+    user_role: str | None = None
+    audit_reason: str | None = None
+    environment: str | None = None
+
+
+class Usage(_Struct):
+    """What a call consumed, in the provider's own numbers where it gave them.
+
+    `input_tokens` includes `cached_input_tokens`, `cache_write_tokens` and `input_audio_tokens`;
+    `output_tokens` includes `reasoning_tokens` and `output_audio_tokens`, as OpenAI counts.
+    `seconds` is audio length. `source` says where the numbers come from: `reported` by the
+    provider, `counted` with the model's own tokenizer, or `estimated` with another one.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    images: int | None = None
+    seconds: float | None = None
+    source: str = "reported"
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input plus output tokens, or None when neither is known."""
+        if self.input_tokens is None and self.output_tokens is None:
+            return None
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+
+class Cost(_Struct):
+    """What a call cost in US dollars; `total` may be known where its parts are not."""
+
+    total: float
+    input: float | None = None
+    output: float | None = None
+
+
+class Outcome(_Struct):
+    """Whether a call worked, and if not, what was raised."""
+
+    success: bool = True
+    error_type: str | None = None
+    message: str | None = None
+    stack: str | None = None
+
+
+class Prompt(_Struct):
+    """Which prompt was used: its name and version in a registry, and the hash of its text."""
+
+    name: str | None = None
+    version: str | None = None
+    hash: str | None = None
+
+
+class ToolCall(_Struct):
+    """A function the model asked for; `arguments` and `result` are as they were sent, as text."""
+
+    name: str
+    id: str | None = None
+    arguments: str | None = None
+    result: str | None = None
+
+
+_NOBODY = Actor()
+_NO_USAGE = Usage()
+_WORKED = Outcome()
+_NO_PROMPT = Prompt()
+
+
+class _Base(_Struct, tag_field="type"):
+    """What every record carries.
+
+    `id` is a UUIDv7 in hex, made when the thing began. `producer` names the process that saw it and
+    `seq` is that process's own count of its records, from 1 without holes.
+    """
+
+    id: str
+    producer: str = ""
+    seq: int = 0
+    start_ns: int = 0
+    unknown: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Call(_Base, tag="call"):
+    """One call of a model, or of a function that was tracked.
+
+    `start_ns` is Unix time in nanoseconds; `duration_ns` and `first_token_ns` count from it.
+    `model_asked` is the name the caller gave, `model` the one that answered. `settings` holds the
+    request's own parameters (`temperature`, `max_tokens`, ...). `prompt` and `response` are text or
+    plain JSON values. `params`, `metrics` and `tags` are the caller's own, written beside ours.
+    `cost_usd` is set only when the caller knows the price better than the price list. `notes` say
+    in plain words what was changed on the way in (cut, replaced).
+    """
+
+    duration_ns: int = 0
+    first_token_ns: int | None = None
+    operation: str = ""
+    feature: str | None = None
+    function: str | None = None
+    experiment: str | None = None
+    kind: str = Kind.CUSTOM
+    provider: str | None = None
+    model_asked: str | None = None
+    model: str | None = None
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    prompt: Any = None
+    response: Any = None
+    tool_calls: list[ToolCall] = msgspec.field(default_factory=list)
+    actor: Actor = _NOBODY
+    usage: Usage = _NO_USAGE
+    outcome: Outcome = _WORKED
+    prompt_version: Prompt = _NO_PROMPT
+    parent_id: str | None = None
+    cost_usd: float | None = None
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    tags: dict[str, Any] = msgspec.field(default_factory=dict)
+    notes: list[str] = msgspec.field(default_factory=list)
+
+
+class Job(_Base, tag="job"):
+    """A piece of work that groups calls: a parent run in MLflow."""
+
+    duration_ns: int = 0
+    name: str = ""
+    feature: str | None = None
+    experiment: str | None = None
+    actor: Actor = _NOBODY
+    outcome: Outcome = _WORKED
+    parent_id: str | None = None
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    tags: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Span(_Base, tag="span"):
+    """A step inside a job or a call, with its inputs and outputs."""
+
+    duration_ns: int = 0
+    name: str = ""
+    span_type: str = "UNKNOWN"
+    parent_id: str | None = None
+    inputs: Any = None
+    outputs: Any = None
+    attributes: dict[str, Any] = msgspec.field(default_factory=dict)
+    outcome: Outcome = _WORKED
+
+
+class Artifact(_Base, tag="artifact"):
+    """A file to keep with a run: `path` inside the run's artifacts, `content` its bytes."""
+
+    run_id: str = ""
+    path: str = ""
+    media_type: str = "application/octet-stream"
+    content: bytes = b""
+
+
+class Producer(_Base, tag="producer"):
+    """The process that wrote a journal: where it ran, as whom, and from which program."""
+
+    host: str = ""
+    pid: int = 0
+    user: str = ""
+    source: str = ""
+    version: str = ""
+
+
+class Gap(_Base, tag="gap"):
+    """Records a process numbered but could not keep: `count` of them, between two numbers."""
+
+    first_seq: int = 0
+    last_seq: int = 0
+    count: int = 0
+    reason: str = ""
+
+
+Record: TypeAlias = Call | Job | Span | Artifact | Producer | Gap
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+_generic = msgspec.msgpack.Decoder()
+_known = {
+    cls: frozenset((*cls.__struct_encode_fields__, "type"))
+    for cls in (Call, Job, Span, Artifact, Producer, Gap)
+}
+_known_inside = {
+    "actor": frozenset(Actor.__struct_encode_fields__),
+    "usage": frozenset(Usage.__struct_encode_fields__),
+    "outcome": frozenset(Outcome.__struct_encode_fields__),
+    "prompt_version": frozenset(Prompt.__struct_encode_fields__),
+}
+
+
+def new_id() -> str:
+    """A new UUIDv7 as 32 hex characters: 48 bits of Unix milliseconds, then randomness.
+
+    Source: RFC 9562, section 5.7.
+    """
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (time.time_ns() // 1_000_000) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return f"{value:032x}"
+
+
+def encode(record: Record) -> bytes:
+    """The record as MessagePack, with the fields a newer version gave it back in their place.
+
+    Raises:
+        RecordError: a value has no MessagePack form (a lone surrogate, a number over 64 bits, an
+            object of a type of the caller's own).
+    """
+    try:
+        payload = _encoder.encode(record)
+        return payload if not record.unknown else _with_unknown_in_place(payload)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise RecordError(f"a value cannot be encoded: {exc}") from exc
+
+
+def decode(payload: bytes | memoryview) -> Record:
+    """The record that `encode` made these bytes from.
+
+    Raises:
+        RecordError: the bytes are no record of a kind this version knows.
+    """
+    try:
+        record = _decoder.decode(payload)
+        unknown = _unknown_fields(_generic.decode(payload), _known[type(record)])
+    except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError) as exc:
+        raise RecordError(f"not a record: {exc}") from exc
+    if not unknown:
+        return record
+    return msgspec.structs.replace(record, unknown={**record.unknown, **unknown})
+
+
+def _unknown_fields(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """What `fields` holds beyond `known`; a part's own unknown fields under `part.field`."""
+    unknown = {key: fields[key] for key in fields.keys() - known}
+    for part, known_inside in _known_inside.items():
+        inside = fields.get(part)
+        if inside and not inside.keys() <= known_inside:
+            unknown |= {f"{part}.{key}": inside[key] for key in inside.keys() - known_inside}
+    return unknown
+
+
+def _with_unknown_in_place(payload: bytes) -> bytes:
+    fields = _generic.decode(payload)
+    for path, value in fields.pop("unknown").items():
+        part, _, key = path.partition(".")
+        if part in _known_inside:
+            fields.setdefault(part, {})[key] = value
+        else:
+            fields[path] = value
+    return _encoder.encode(fields)
+
+
+def to_json(record: Record) -> bytes:
+    """The record as one line of JSON, for people and other tools."""
+    return msgspec.json.encode(record)
