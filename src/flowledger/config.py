@@ -17,7 +17,7 @@ import msgspec
 
 from flowledger.errors import ConfigError
 
-__all__ = ["Destination", "Settings", "load", "without_password"]
+__all__ = ["Destination", "Settings", "load", "switched_on", "without_password"]
 
 SWITCHES = (
     "FLOWLEDGER_ENABLED",
@@ -25,6 +25,8 @@ SWITCHES = (
     "MLFLOW_ENABLE_TRACKING",
     "MLFLOW_ENABLE_TRACING",
 )
+ON = ("1", "true", "yes", "on")
+OFF = ("0", "false", "no", "off")
 ALIASES = {"tracking_uri": "MLFLOW_TRACKING_URI"}
 STORE_AS = ("run+trace", "run", "trace", "ledger")
 DURABILITY = ("process", "fsync")
@@ -39,24 +41,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     enabled: False makes every decorator return the function it was given.
     tracking_uri: where calls go, as MLflow writes it; default `sqlite:///mlflow.db`.
+    artifact_root: folder of new experiments' artifacts on a database; default `./mlruns`.
     home: folder of journals and state.
     experiment: MLflow experiment of a call, a template over `feature`, `persona_id`, `operation`,
         `environment`, `user_id` and `date` (UTC day of the call's start).
     experiments: display name of an experiment by feature; wins over the template.
     environment: where the application runs, when the context does not say.
-    store_as: what a call becomes in MLflow: `run+trace`, `run`, `trace`, or `ledger` (our row only).
+    store_as: what a call becomes in MLflow: `run+trace`, `run`, `trace`, or `ledger` (only our
+        row).
     max_content_bytes: longest prompt or response kept whole, in bytes.
     journal_max_bytes: most that may wait on this host for one destination, in bytes.
     durability: `process` survives a killed process, `fsync` also a power cut.
     collector: `auto` starts a collector process when one is needed, `off` leaves that to you.
     collector_python: the interpreter that runs the collector, when not the application's own.
     carry_threads: new threads start with the context of the thread that starts them.
+    exit_timeout: seconds a leaving process may spend on sending what its journal still holds to a
+        flowledger server; what is left stays in the journal for the next process.
     token: bearer key for a flowledger server.
     log_level: level of the `flowledger` logger; unset leaves logging alone.
     """
 
     enabled: bool = True
     tracking_uri: str = "sqlite:///mlflow.db"
+    artifact_root: str = ""
     home: str = ""
     experiment: str = "{feature}"
     experiments: dict[str, str] = msgspec.field(default_factory=dict)
@@ -68,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     collector: str = "auto"
     collector_python: str = ""
     carry_threads: bool = True
+    exit_timeout: float = 2.0
     token: str = ""
     log_level: str = ""
 
@@ -76,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Where journals of these settings go."""
         return Destination(
             tracking_uri=self.tracking_uri,
-            artifact_root=str(Path("mlruns").absolute()),
+            artifact_root=self.artifact_root,
             store_as=self.store_as,
         )
 
@@ -135,7 +143,14 @@ def load(environ: Mapping[str, str] = os.environ, **arguments: Any) -> Settings:
         settings,
         home=str(Path(settings.home or _state_home(environ)).expanduser().absolute()),
         tracking_uri=_absolute(settings.tracking_uri),
+        artifact_root=_absolute_folder(settings.artifact_root or "mlruns"),
     )
+
+
+def switched_on(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment leaves recording on; a switch that cannot be read does."""
+    words = (environ.get(name, "").strip().lower() for name in SWITCHES)
+    return not any(word in OFF for word in words)
 
 
 def without_password(uri: str) -> str:
@@ -164,9 +179,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _boolean(name: str, text: str) -> bool:
     word = text.strip().lower()
-    if word in ("1", "true", "yes", "on"):
+    if word in ON:
         return True
-    if word in ("0", "false", "no", "off"):
+    if word in OFF:
         return False
     raise ConfigError(f"{name}={text!r}: use true or false")
 
@@ -200,9 +215,12 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, field)
         if value not in allowed:
             raise ConfigError(f"{field}={value!r}: use one of {', '.join(filter(None, allowed))}")
-    for field, least in (("max_content_bytes", KIB), ("journal_max_bytes", MIB)):
-        if getattr(settings, field) < least:
-            raise ConfigError(f"{field} must be at least {least} bytes")
+    for field, least, most in (
+        ("max_content_bytes", KIB, 4 * MIB),
+        ("journal_max_bytes", MIB, 1 << 50),
+    ):
+        if not least <= getattr(settings, field) <= most:
+            raise ConfigError(f"{field} must be from {least} to {most} bytes")
     scheme = urlsplit(settings.tracking_uri).scheme.partition("+")[0]
     if scheme not in SCHEMES:
         raise ConfigError(
@@ -211,7 +229,7 @@ def _check(settings: Settings) -> None:
         )
     try:
         settings.experiment.format_map(_AnyField())
-    except (ValueError, IndexError, KeyError, AttributeError) as exc:
+    except (ValueError, IndexError, AttributeError) as exc:
         raise ConfigError(f"experiment={settings.experiment!r} is no template: {exc}") from exc
 
 
@@ -222,8 +240,12 @@ class _AnyField(dict[str, str]):
 
     def __missing__(self, key: str) -> str:
         if key not in self.FIELDS:
-            raise KeyError(f"there is no {key}; use {', '.join(self.FIELDS)}")
+            raise ValueError(f"there is no {key}; use {', '.join(self.FIELDS)}")
         return ""
+
+
+def _absolute_folder(folder: str) -> str:
+    return folder if "://" in folder else str(Path(folder).absolute())
 
 
 def _absolute(uri: str) -> str:

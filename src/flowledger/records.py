@@ -31,6 +31,7 @@ __all__ = [
     "Usage",
     "decode",
     "encode",
+    "encode_fields",
     "new_id",
     "to_json",
 ]
@@ -181,7 +182,7 @@ class Call(_Base, tag="call"):
     parent_id: str | None = None
     cost_usd: float | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)
-    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
     notes: list[str] = msgspec.field(default_factory=list)
 
@@ -197,7 +198,7 @@ class Job(_Base, tag="job"):
     outcome: Outcome = _WORKED
     parent_id: str | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)
-    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -283,6 +284,20 @@ def encode(record: Record) -> bytes:
         return payload if not record.unknown else _with_unknown_in_place(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise RecordError(f"a value cannot be encoded: {exc}") from exc
+
+
+def encode_fields(fields: dict[str, Any]) -> bytes:
+    """A record given as a plain map, `type` included, as MessagePack.
+
+    Raises:
+        RecordError: a value has no MessagePack form, or the map is no record.
+    """
+    try:
+        payload = _encoder.encode(fields)
+        _decoder.decode(payload)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise RecordError(f"a value cannot be encoded: {exc}") from exc
+    return payload
 
 
 def decode(payload: bytes | memoryview) -> Record:

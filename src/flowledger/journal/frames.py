@@ -47,7 +47,7 @@ _checksum = struct.Struct("<I")
 class Drops(NamedTuple):
     """How many records a writer could not keep, and the lowest and highest of their numbers."""
 
-    count: int = 0
+    dropped: int = 0
     first: int = 0
     last: int = 0
 

@@ -2,17 +2,18 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from flowledger.errors import RecordError
 from flowledger.journal import frames
-from flowledger.journal.frames import HEADER_SIZE, Piece
+from flowledger.journal.frames import HEADER_SIZE, Drops, Piece
 from flowledger.journal.writer import SUFFIX
 from flowledger.records import Gap, decode, encode, new_id
 
-__all__ = ["Batch", "Segment", "segment_paths"]
+__all__ = ["Batch", "Segment", "acknowledged_offset", "segment_paths"]
 
 CHUNK_BYTES = 4 << 20
 
@@ -74,22 +75,26 @@ class Segment:
         """The raw bytes of a damaged piece that starts at an offset after the acknowledged one."""
         return os.pread(self._fd, piece.end - start, self.acknowledged + start)
 
+    def has_new_drops(self) -> bool:
+        """Whether the writer dropped records that `new_drops` has not told yet."""
+        return self._drops().dropped > self._told_drops
+
     def new_drops(self) -> bytes | None:
-        """A `Gap` record when the writer dropped more since this was last asked."""
-        drops = frames.read_drops(os.pread(self._fd, HEADER_SIZE, 0))
-        if drops.count == self._told_drops:
+        """What the writer dropped in all, as a `Gap` record, when that grew since it was told."""
+        drops = self._drops()
+        if drops.dropped <= self._told_drops:
             return None
-        self._told_drops = drops.count
-        return encode(
-            Gap(
-                id=new_id(),
-                producer=self._producer_id(),
-                first_seq=drops.first,
-                last_seq=drops.last,
-                count=drops.count,
-                reason="no room in the journal",
-            )
+        self._told_drops = drops.dropped
+        gap = Gap(
+            id=new_id(),
+            producer=self._producer_id(),
+            start_ns=time.time_ns(),
+            first_seq=drops.first,
+            last_seq=drops.last,
+            count=drops.dropped,
+            reason="no room in the journal",
         )
+        return encode(gap)
 
     def acknowledge(self, offset: int) -> None:
         """The store has everything up to this offset, whatever happens to us next."""
@@ -107,11 +112,23 @@ class Segment:
             os.close(self._fd)
             self._fd = -1
 
+    def _drops(self) -> Drops:
+        return frames.read_drops(os.pread(self._fd, HEADER_SIZE, 0))
+
     def _producer_id(self) -> str:
         try:
             return decode(self.producer).producer if self.producer else ""
         except RecordError:
             return ""
+
+
+def acknowledged_offset(path: Path) -> int | None:
+    """How far the store has a segment, or None when it is done with and deleted."""
+    try:
+        with path.open("rb") as file:
+            return frames.read_acknowledged(file.read(HEADER_SIZE))
+    except FileNotFoundError:
+        return None
 
 
 def segment_paths(folder: Path) -> Iterator[Path]:

@@ -58,6 +58,7 @@ class Writer:
         self._end = 0
         self._path = Path()
         self._segments = 0
+        self._closed: dict[Path, int] = {}
         self._drops = Drops()
         self._retry_at = 0.0
         self._trouble = ""
@@ -79,10 +80,15 @@ class Writer:
                 return False
             return True
 
-    def position(self) -> tuple[Path, int] | None:
-        """The segment in use and how far it is written, or None before the first record."""
+    def written(self) -> dict[Path, int]:
+        """Every segment this process wrote, and up to which offset."""
         with self._lock:
-            return (self._path, self._end) if self._fd >= 0 else None
+            return {**self._closed, **({self._path: self._end} if self._fd >= 0 else {})}
+
+    def delivered(self, path: Path) -> None:
+        """The store has this segment: it need not be asked about again."""
+        with self._lock:
+            self._closed.pop(path, None)
 
     def reopen_if_removed(self) -> None:
         """Start a new segment when somebody deleted the one in use."""
@@ -129,7 +135,7 @@ class Writer:
             self._drops = Drops()
         self._fd, self._path, self._end = fd, path, HEADER_SIZE
         self._retry_at = 0.0
-        if self._drops.count:
+        if self._drops.dropped:
             os.pwrite(fd, *frames.drops_slot(self._drops))
 
     def _check_room(self, needed: int) -> None:
@@ -161,7 +167,7 @@ class Writer:
         """Count a record that was not kept, where it survives this process being killed."""
         self.dropped += 1
         first = min(self._drops.first or seq, seq)
-        self._drops = Drops(self._drops.count + 1, first, max(self._drops.last, seq))
+        self._drops = Drops(self._drops.dropped + 1, first, max(self._drops.last, seq))
         if self._fd >= 0:
             try:
                 os.pwrite(self._fd, *frames.drops_slot(self._drops))
@@ -171,6 +177,7 @@ class Writer:
 
     def _close(self) -> None:
         if self._fd >= 0:
+            self._closed[self._path] = self._end
             os.close(self._fd)
             self._fd = -1
 

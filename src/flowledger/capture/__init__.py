@@ -1,0 +1,10 @@
+"""Capture: what the application does to be recorded."""
+
+from flowledger.capture.context import context
+from flowledger.capture.explicit import record
+from flowledger.capture.recorder import configure, flush
+from flowledger.capture.threads import carry
+from flowledger.capture.tracking import track
+from flowledger.capture.wrapping import wrap
+
+__all__ = ["carry", "configure", "context", "flush", "record", "track", "wrap"]

@@ -1,0 +1,253 @@
+"""Making content safe to keep: bounded, plain, without raw images.
+
+Most calls are small and plain, and pass with one look at their encoded bytes. Only the others are
+walked: long text is cut with a marker, its full length and its SHA-256; base64 images and audio
+become their media type, size and hash; objects become plain values.
+"""
+
+import base64
+import binascii
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+import msgspec
+
+from flowledger.errors import RecordError
+from flowledger.records import Call, encode, encode_fields
+
+__all__ = ["encode_bounded", "plain"]
+
+MAX_DEPTH = 40
+MAX_ITEMS = 20_000
+MAX_TEXT = 64 << 10
+SHORTEST_CUT = 128
+REPR_LENGTH = 1000
+INLINE_MEDIA = (b";base64,", b"b64_json", b"input_audio", b"inline_data")
+MEDIA_KEYS = ("b64_json", "data")
+MEDIA_TYPES = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"RIFF", "audio/wav"),
+    (b"ID3", "audio/mpeg"),
+    (b"%PDF", "application/pdf"),
+)
+CONTENT = ("prompt", "response")
+BOUNDED = (*CONTENT, "settings", "params", "metrics", "tags", "tool_calls")
+
+_data_uri = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[^,\s\"']{0,100};base64,([A-Za-z0-9+/=_-]+)")
+
+
+def encode_bounded(call: Call, max_content_bytes: int) -> bytes:
+    """The call as bytes of a journal record, its content bounded and plain.
+
+    Args:
+        call: may hold anything in prompt, response, settings, params and tags.
+        max_content_bytes: longest prompt or response kept whole, in bytes of JSON.
+
+    Raises:
+        RecordError: not even the cleaned call can be encoded.
+    """
+    if not _surely_long(call, max_content_bytes):
+        try:
+            payload = encode(call)
+        except RecordError:
+            payload = b""  # holds something that is not plain
+        if 0 < len(payload) <= max_content_bytes and not any(m in payload for m in INLINE_MEDIA):
+            return payload
+    return encode_fields(_bounded_fields(call, max_content_bytes))
+
+
+def plain(value: Any) -> Any:
+    """The value as text, numbers, lists and maps, without inline media."""
+    return _Walk(MAX_TEXT, MAX_ITEMS, {}).visit(value, 0)
+
+
+def _surely_long(call: Call, limit: int) -> bool:
+    contents = (call.prompt, call.response)
+    return any(isinstance(text, str | bytes) and len(text) > limit for text in contents)
+
+
+def _bounded_fields(call: Call, limit: int) -> dict[str, Any]:
+    empty = {name: None if name in CONTENT else type(getattr(call, name))() for name in BOUNDED}
+    fields: dict[str, Any] = plain(msgspec.structs.replace(call, **empty))
+    notes = list(call.notes)
+    for name in BOUNDED:
+        value, cut = _fitting(getattr(call, name), limit)
+        fields[name] = value
+        notes += [f"{name} is cut: it is longer than {limit} bytes"] if cut else []
+    return {**fields, "notes": notes}
+
+
+def _fitting(value: Any, limit: int) -> tuple[Any, bool]:
+    """The value cut until its JSON fits: its long texts first, then its many values."""
+    longest, most, hashes = limit - 2, MAX_ITEMS, dict[int, str]()
+    while True:
+        walk = _Walk(longest, most, hashes)
+        kept = walk.visit(value, 0)
+        if len(msgspec.json.encode(kept)) <= limit or most <= 1:
+            return kept, walk.cut
+        if longest > SHORTEST_CUT:
+            longest //= 2
+        else:
+            most //= 4
+
+
+def _described(media_type: str, data: bytes) -> str:
+    return f"[{media_type}, {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}]"
+
+
+def _media_type(data: bytes) -> str:
+    known = (media for magic, media in MEDIA_TYPES if data.startswith(magic))
+    return next(known, "application/octet-stream")
+
+
+def _from_base64(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, altchars=b"-_" if "-" in text or "_" in text else None)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _without_data_uris(text: str) -> str:
+    def describe(match: re.Match[str]) -> str:
+        data = _from_base64(match[2])
+        return match[0] if data is None else _described(match[1] or _media_type(data), data)
+
+    return _data_uri.sub(describe, text)
+
+
+class _Walk:
+    """One pass over a value, with bounds on its texts and on how many values it may hold.
+
+    Args:
+        longest_text: longer texts are cut, in bytes of UTF-8.
+        most_items: values beyond so many are left out.
+        hashes: SHA-256 of long texts by identity, shared by the passes over the same value.
+    """
+
+    def __init__(self, longest_text: int, most_items: int, hashes: dict[int, str]) -> None:
+        self._longest_text = longest_text
+        self._room = most_items
+        self._hashes = hashes
+        self.cut = False
+
+    def visit(self, value: Any, depth: int) -> Any:
+        self._room -= 1
+        if depth > MAX_DEPTH:
+            self.cut = True
+            return "[cut: too deep]"
+        if value is None or isinstance(value, bool | float):
+            return value
+        if isinstance(value, int):
+            return value if -(2**63) <= value < 2**64 else str(value)
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return _described(_media_type(bytes(value[:8])), bytes(value))
+        return self._container(value, depth)
+
+    def _text(self, text: str) -> str:
+        if ";base64," in text:
+            text = _without_data_uris(text)
+        if len(text) * 4 > self._longest_text:
+            text = self._cut_text(text)
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+    def _cut_text(self, text: str) -> str:
+        """The text, or its beginning with its full length and hash when it is too long."""
+        data = text.encode("utf-8", "replace")
+        if len(data) <= self._longest_text:
+            return text
+        self.cut = True
+        if id(text) not in self._hashes:
+            self._hashes[id(text)] = hashlib.sha256(data).hexdigest()
+        marker = f" [cut: {len(data)} bytes in all, sha256 {self._hashes[id(text)]}]"
+        return data[: max(0, self._longest_text - len(marker))].decode("utf-8", "ignore") + marker
+
+    def _container(self, value: Any, depth: int) -> Any:
+        if isinstance(value, Mapping):
+            return self._map(value, depth)
+        if isinstance(value, Sequence | Set):
+            return self._list(value, depth)
+        opened = _opened(value)
+        return self._text(_safe_repr(value)) if opened is None else self.visit(opened, depth + 1)
+
+    def _list(self, values: Sequence[Any] | Set[Any], depth: int) -> list[Any]:
+        kept: list[Any] = []
+        for item in values:
+            if self._room <= 0:
+                self.cut = True
+                return [*kept, f"[cut: {len(values)} values in all]"]
+            kept.append(self.visit(item, depth + 1))
+        return kept
+
+    def _map(self, values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key, item in values.items():
+            if self._room <= 0:
+                self.cut = True
+                return {**kept, "[cut]": f"{len(values)} values in all"}
+            name = self._text(key if isinstance(key, str) else str(key))
+            media = self._media(item) if key in MEDIA_KEYS else None
+            kept[name] = self.visit(item, depth + 1) if media is None else media
+        return kept
+
+    def _media(self, item: Any) -> str | None:
+        if not isinstance(item, str) or len(item) < REPR_LENGTH:
+            return None
+        data = _from_base64(item)
+        return None if data is None else _described(_media_type(data), data)
+
+
+def _opened(value: Any) -> Any:
+    """What an object holds, as something that can be walked; None when it does not tell."""
+    openers: tuple[Callable[[Any], Any], ...] = (_struct, _dataclass, _pydantic, _builtin)
+    for opener in openers:
+        try:
+            opened = opener(value)
+        except Exception:  # noqa: BLE001 - the object's own code may raise anything
+            continue
+        if opened is not None:
+            return opened
+    return None
+
+
+def _struct(value: Any) -> Any:
+    if not isinstance(value, msgspec.Struct):
+        return None
+    config = value.__struct_config__
+    named = {config.tag_field: config.tag} if config.tag_field else {}
+    return {**named, **_not_default(value)}
+
+
+def _not_default(value: msgspec.Struct) -> dict[str, Any]:
+    fields = msgspec.structs.fields(value)
+    values = ((field, getattr(value, field.name)) for field in fields)
+    return {f.encode_name: v for f, v in values if v not in (f.default, {}, [])}
+
+
+def _dataclass(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return None
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _pydantic(value: Any) -> Any:
+    return value.model_dump() if hasattr(value, "model_dump") else None
+
+
+def _builtin(value: Any) -> Any:
+    opened = msgspec.to_builtins(value)
+    return None if opened is value else opened
+
+
+def _safe_repr(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception as exc:  # noqa: BLE001 - the object's own code may raise anything
+        text = f"<{type(value).__name__} whose repr raises {type(exc).__name__}>"
+    return text[:REPR_LENGTH]

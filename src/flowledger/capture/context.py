@@ -1,0 +1,109 @@
+"""Who asks and why: carried along with the code that runs, across tasks and threads."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from flowledger.records import Actor, Prompt
+
+__all__ = ["EMPTY", "Context", "carried", "context", "current"]
+
+
+class Pending:
+    """A call under way: made when it starts, read when it ends.
+
+    `counted` becomes true when a call inside it reported its own usage, so that the outer call does
+    not report the same tokens again.
+    """
+
+    __slots__ = ("counted", "first_token_ns", "id", "start_ns", "started")
+
+    def __init__(self, call_id: str, start_ns: int, started: int) -> None:
+        self.id = call_id
+        self.start_ns = start_ns
+        self.started = started
+        self.first_token_ns: int | None = None
+        self.counted = False
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What every call made from here on inherits."""
+
+    actor: Actor = Actor()
+    feature: str | None = None
+    experiment: str | None = None
+    prompt_version: Prompt = Prompt()
+    tags: dict[str, Any] = msgspec.field(default_factory=dict)
+    parent: Pending | None = None
+
+
+EMPTY = Context()
+carried: ContextVar[Context] = ContextVar("flowledger_context", default=EMPTY)
+
+
+def current() -> Context:
+    """The context in force here."""
+    return carried.get()
+
+
+@contextmanager
+def context(
+    *,
+    user_id: object = None,
+    session_id: object = None,
+    persona_id: object = None,
+    user_role: object = None,
+    audit_reason: object = None,
+    environment: object = None,
+    feature: str | None = None,
+    experiment: str | None = None,
+    prompt_name: str | None = None,
+    prompt_version: object = None,
+    tags: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
+    """Say who asks and why for every call inside, in this task and in threads started from it.
+
+    Contexts nest: an inner one adds to the outer one and wins where both say something. Usable as
+    `with flowledger.context(user_id="ana"):` and as a decorator of a plain function.
+
+    Args:
+        user_id, session_id, persona_id, user_role, audit_reason, environment: the actor's fields;
+            anything but text is turned into text.
+        feature: feature of the calls inside that name none.
+        experiment: MLflow experiment of the calls inside.
+        prompt_name, prompt_version: the prompt used by the calls inside.
+        tags: written on every call inside.
+    """
+    outer = carried.get()
+    actor = _given(
+        user_id=user_id,
+        session_id=session_id,
+        persona_id=persona_id,
+        user_role=user_role,
+        audit_reason=audit_reason,
+        environment=environment,
+    )
+    prompt = _given(name=prompt_name, version=prompt_version)
+    own = {"feature": feature, "experiment": experiment}
+    token = carried.set(
+        msgspec.structs.replace(
+            outer,
+            actor=msgspec.structs.replace(outer.actor, **actor),
+            prompt_version=msgspec.structs.replace(outer.prompt_version, **prompt),
+            tags={**outer.tags, **(tags or {})},
+            **{key: value for key, value in own.items() if value is not None},
+        )
+    )
+    try:
+        yield
+    finally:
+        # An async generator may be closed from another task, where this token means nothing.
+        with suppress(ValueError):
+            carried.reset(token)
+
+
+def _given(**fields: object) -> dict[str, str]:
+    return {key: str(value) for key, value in fields.items() if value is not None}

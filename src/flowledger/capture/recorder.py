@@ -1,0 +1,307 @@
+"""The recorder: numbers a process's calls and keeps them in its journal.
+
+One recorder a process, made at the first call from the settings in force, forgotten in a forked
+child, which makes its own. Nothing here raises into the application.
+"""
+
+import atexit
+import getpass
+import itertools
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+import flowledger
+from flowledger import config, logs
+from flowledger.capture import threads
+from flowledger.capture.content import encode_bounded
+from flowledger.capture.context import Context, Pending, current
+from flowledger.config import Settings
+from flowledger.errors import ConfigError, RecordError
+from flowledger.journal import Writer
+from flowledger.records import Actor, Call, Outcome, Producer, encode, new_id
+from flowledger.shipping import Shipper, start_shipping
+
+__all__ = [
+    "Recorder",
+    "active",
+    "begin",
+    "configure",
+    "failure",
+    "finish",
+    "first_token",
+    "flush",
+    "use",
+]
+
+STACK_BYTES = 16 << 10
+Keep = Callable[[int, bytes], object]
+
+
+class Recorder:
+    """Turns what capture saw into numbered records and hands them on.
+
+    Args:
+        settings: the settings in force.
+        producer_id: names this process in every record.
+        keep: takes a record's number and bytes; called on the caller's thread, must not raise.
+    """
+
+    def __init__(self, settings: Settings, producer_id: str, keep: Keep) -> None:
+        self.settings = settings
+        self.producer_id = producer_id
+        self._keep = keep
+        self._numbers = itertools.count(1)
+        if settings.carry_threads:
+            threads.carry_into_threads()
+        self._by_feature = settings.experiment == "{feature}" and not settings.experiments
+
+    def submit(self, call: Call) -> None:
+        """Number a call and keep it; content that cannot be kept is left out, with a note."""
+        seq = next(self._numbers)
+        call = msgspec.structs.replace(call, producer=self.producer_id, seq=seq)
+        try:
+            payload = encode_bounded(call, self.settings.max_content_bytes)
+        except RecordError as exc:
+            logs.warn("capture", "the content of a call cannot be kept: %s", exc)
+            payload = encode(_without_content(call, str(exc)))
+        self._keep(seq, payload)
+
+    def placed(self, actor: Actor) -> Actor:
+        """The actor with the environment the settings name, where the context names none."""
+        environment = self.settings.environment
+        if environment is None or actor.environment is not None:
+            return actor
+        return msgspec.structs.replace(actor, environment=environment)
+
+    def experiment(self, call: Call) -> str | None:
+        """The MLflow experiment of a call that names none."""
+        if self._by_feature:
+            return call.feature
+        if call.feature in self.settings.experiments:
+            return self.settings.experiments[call.feature]
+        day = datetime.fromtimestamp(call.start_ns / 1e9, UTC).date().isoformat()
+        return self.settings.experiment.format(
+            feature=call.feature or "none",
+            persona_id=call.actor.persona_id or "none",
+            operation=call.operation or "none",
+            environment=call.actor.environment or "none",
+            user_id=call.actor.user_id or "none",
+            date=day,
+        )
+
+
+def begin() -> Pending:
+    """A call starts now."""
+    return Pending(new_id(), time.time_ns(), time.perf_counter_ns())
+
+
+def first_token(pending: Pending) -> None:
+    """Something of the answer is there; only the first time counts."""
+    if pending.first_token_ns is None:
+        pending.first_token_ns = time.perf_counter_ns() - pending.started
+
+
+def finish(pending: Pending, fields: Callable[[], dict[str, Any]]) -> None:
+    """A call that `begin` started ends now: record it.
+
+    Never raises: a fault of ours is logged, and the application goes on.
+
+    Args:
+        pending: the call.
+        fields: makes the fields of `Call` that capture saw; its faults count as ours.
+    """
+    duration = time.perf_counter_ns() - pending.started
+    try:
+        recorder = active()
+        if recorder is not None:
+            recorder.submit(
+                _call(recorder, pending, current(), {"duration_ns": duration, **fields()})
+            )
+    except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        logs.warn("capture", "a call was not recorded: %s: %s", type(exc).__name__, exc)
+
+
+def _call(recorder: Recorder, pending: Pending, context: Context, fields: dict[str, Any]) -> Call:
+    """The call with what its context says wherever capture itself saw nothing."""
+    inherited: dict[str, Any] = {
+        "feature": context.feature,
+        "experiment": context.experiment,
+        "prompt_version": context.prompt_version,
+        "parent_id": context.parent and context.parent.id,
+        "first_token_ns": pending.first_token_ns,
+    }
+    inherited |= {name: value for name, value in fields.items() if value is not None}
+    call = Call(
+        **inherited,
+        id=pending.id,
+        start_ns=pending.start_ns,
+        actor=recorder.placed(context.actor),
+    )
+    if context.tags:
+        call = msgspec.structs.replace(call, tags={**context.tags, **call.tags})
+    if context.parent is not None and call.usage.total_tokens is not None:
+        context.parent.counted = True
+    if call.experiment is None:
+        call = msgspec.structs.replace(call, experiment=recorder.experiment(call))
+    return call
+
+
+def failure(error: BaseException) -> Outcome:
+    """The outcome of a call that raised."""
+    stack = "".join(traceback.format_exception(error, limit=-40))
+    return Outcome(
+        success=False,
+        error_type=type(error).__name__,
+        message=str(error)[:STACK_BYTES],
+        stack=stack[-STACK_BYTES:],
+    )
+
+
+def _without_content(call: Call, reason: str) -> Call:
+    empty = Call(
+        id=call.id,
+        producer=call.producer,
+        seq=call.seq,
+        start_ns=call.start_ns,
+        duration_ns=call.duration_ns,
+        notes=[f"the content was left out: {reason}"[:STACK_BYTES]],
+    )
+    return msgspec.structs.replace(empty, kind=str(call.kind), usage=call.usage)
+
+
+class _Process:
+    """This process's recorder, journal and shipping, made at the first call."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self._arguments = arguments
+        self._lock = threading.Lock()
+        self._made = False
+        self.recorder: Recorder | None = None
+        self.writer: Writer | None = None
+        self.shipper: Shipper | None = None
+
+    def ready(self) -> Recorder | None:
+        """The recorder, or None when recording is off or cannot start."""
+        if not self._made:
+            with self._lock:
+                if not self._made:
+                    self._make()
+                    self._made = True
+        return self.recorder
+
+    def _make(self) -> None:
+        try:
+            settings = config.load(**self._arguments)
+        except ConfigError as exc:
+            logs.warn("config", "calls are not recorded: %s", exc)
+            return
+        if settings.log_level:
+            logs.logger.setLevel(settings.log_level)
+        if not settings.enabled:
+            return
+        producer_id = new_id()
+        self.writer = Writer(
+            settings.journal_folder,
+            producer_id=producer_id,
+            producer=encode(_this_process(producer_id)),
+            max_bytes=settings.journal_max_bytes,
+            fsync=settings.durability == "fsync",
+            on_trouble=lambda reason: logs.warn("journal", "calls are not kept: %s", reason),
+        )
+        self.shipper = start_shipping(settings, self.writer, producer_id)
+        self.recorder = Recorder(settings, producer_id, self.writer.append)
+
+    def close(self) -> None:
+        """Hand over what the journal still holds, and leave."""
+        if self.writer is not None and self.shipper is not None:
+            self.shipper.close()
+            self.writer.close()
+
+    def forget(self) -> None:
+        """In a forked child: everything here belongs to the parent."""
+        if self.writer is not None:
+            self.writer.forget()
+
+
+def _this_process(producer_id: str) -> Producer:
+    return Producer(
+        id=producer_id,
+        producer=producer_id,
+        start_ns=time.time_ns(),
+        host=socket.gethostname()[:100],
+        pid=os.getpid(),
+        user=_user_name(),
+        source=(sys.argv[0] if sys.argv else "")[-300:],
+        version=flowledger.__version__,
+    )
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()[:100]
+    except (OSError, KeyError):  # no such user in a container
+        return str(os.getuid())
+
+
+_process = _Process({})
+
+
+def active() -> Recorder | None:
+    """The recorder of this process, or None when recording is off."""
+    return _process.ready() if _substitute is None else _substitute
+
+
+_substitute: Recorder | None = None
+
+
+def use(recorder: Recorder | None) -> Recorder | None:
+    """Record through this recorder instead, for tests; returns the one used before."""
+    global _substitute
+    before, _substitute = _substitute, recorder
+    return before
+
+
+def configure(**settings: Any) -> None:
+    """Set what the environment does not, before the first call or at any time after.
+
+    Calls already recorded stay where they were going. A wrong value is logged, and recording is
+    off until it is put right: the application goes on.
+
+    Args:
+        settings: fields of `flowledger.config.Settings`, for example `tracking_uri=`,
+            `experiment=`, `environment=`, `enabled=`.
+    """
+    global _process
+    before, _process = _process, _Process(settings)
+    before.close()
+
+
+def flush(timeout: float = 10.0) -> bool:
+    """Wait until the store has every call this process recorded so far.
+
+    Args:
+        timeout: longest to wait, in seconds.
+
+    Returns:
+        Whether the store has them all; True when there were none.
+    """
+    return _process.shipper is None or _process.shipper.flush(timeout)
+
+
+def _after_fork() -> None:
+    global _process
+    before, _process = _process, _Process(_process._arguments)
+    before.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(lambda: _process.close())

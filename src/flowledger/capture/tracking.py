@@ -1,0 +1,311 @@
+"""`track`: record what a function was asked, what it answered, and how long it took."""
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from typing import Any, ParamSpec, TypeVar, cast, overload
+
+import msgspec
+
+from flowledger import config
+from flowledger.capture import recorder
+from flowledger.capture.context import Pending, carried
+from flowledger.capture.reading import read_answer
+from flowledger.records import Kind
+
+__all__ = ["track"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_KEPT_ITEMS = 10_000
+
+
+@overload
+def track(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def track(
+    *,
+    feature: str | None = None,
+    operation: str | None = None,
+    kind: str = Kind.CUSTOM,
+    provider: str | None = None,
+    model: str | None = None,
+    experiment: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    content: bool = True,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def track(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    feature: str | None = None,
+    operation: str | None = None,
+    kind: str = Kind.CUSTOM,
+    provider: str | None = None,
+    model: str | None = None,
+    experiment: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    content: bool = True,
+) -> Callable[..., Any]:
+    """Record every call of a function, coroutine, generator or async generator.
+
+    The function's arguments are the prompt, what it returns or yields is the response; tokens and
+    the model are read from an answer that carries them. What it raises is recorded and raised
+    again. With recording switched off in the environment, the function itself comes back.
+
+    Args:
+        feature: the part of the product that asks; also the MLflow experiment by default.
+        operation: what is done; default the function's name.
+        kind: one of `flowledger.records.Kind`.
+        provider, model: who answers, when the answer does not say.
+        experiment: MLflow experiment, when not the feature's.
+        params, tags: written on every call.
+        content: False keeps arguments and answers out of the record.
+    """
+    if function is None:
+        return cast(
+            Callable[..., Any],
+            functools.partial(
+                track,
+                feature=feature,
+                operation=operation,
+                kind=kind,
+                provider=provider,
+                model=model,
+                experiment=experiment,
+                params=params,
+                tags=tags,
+                content=content,
+            ),
+        )
+    if not config.switched_on():
+        return function
+    fields = {
+        "feature": feature,
+        "operation": operation or getattr(function, "__name__", "call"),
+        "function": _qualified_name(function),
+        "kind": str(kind),
+        "provider": provider,
+        "model_asked": model,
+        "experiment": experiment,
+        "params": dict(params or {}),
+        "tags": dict(tags or {}),
+    }
+    return _wrapped(function, _Tracked(fields, _parameter_names(function), content))
+
+
+class _Tracked:
+    """How one function is recorded: what is the same for all its calls."""
+
+    def __init__(self, fields: dict[str, Any], names: tuple[str, ...], content: bool) -> None:
+        self._fields = fields
+        self._names = names
+        self._content = content
+
+    def failed(self, pending: Pending, error: BaseException, asked: Any) -> None:
+        """The function raised."""
+        self._finish(pending, asked, lambda: {"outcome": recorder.failure(error)})
+
+    def answered(self, pending: Pending, answer: Any, asked: Any) -> None:
+        """The function returned, or its generator ended."""
+        self._finish(pending, asked, lambda: self._read(pending, answer))
+
+    def cut_off(self, pending: Pending, answer: Any, asked: Any) -> None:
+        """The caller closed the generator before its end: that is no failure of the function."""
+        note = {"notes": ["closed by the caller before its end"]}
+        self._finish(pending, asked, lambda: self._read(pending, answer) | note)
+
+    def _read(self, pending: Pending, answer: Any) -> dict[str, Any]:
+        reading = read_answer(answer)
+        fields: dict[str, Any] = {"tool_calls": reading.tool_calls, "model": reading.model}
+        if reading.usage is not None and not pending.counted:
+            fields["usage"] = reading.usage
+        if self._content:
+            fields["response"] = reading.response
+        return fields
+
+    def _finish(self, pending: Pending, asked: Any, read: Callable[[], dict[str, Any]]) -> None:
+        def fields() -> dict[str, Any]:
+            prompt = {"prompt": self._named(*asked)} if self._content else {}
+            return {**self._fields, **prompt, **read()}
+
+        recorder.finish(pending, fields)
+
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by name; the object a method is called on is no part of what was asked."""
+        named = dict(zip(self._names, args, strict=False))
+        named.pop("self", None)
+        named.pop("cls", None)
+        if len(args) > len(self._names):
+            named["args"] = list(args[len(self._names) :])
+        return {**named, **kwargs}
+
+
+class _Under:
+    """Makes a pending call the parent of calls made inside it."""
+
+    __slots__ = ("_pending", "_token")
+
+    def __init__(self, pending: Pending) -> None:
+        self._pending = pending
+
+    def __enter__(self) -> None:
+        inside = msgspec.structs.replace(carried.get(), parent=self._pending)
+        self._token = carried.set(inside)
+
+    def __exit__(self, *exc_info: object) -> None:
+        carried.reset(self._token)
+
+
+def _wrapped(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any]:
+    if inspect.isasyncgenfunction(function):
+        wrapper: Callable[..., Any] = _async_generator(function, tracked)
+    elif inspect.iscoroutinefunction(function):
+        wrapper = _coroutine(function, tracked)
+    elif inspect.isgeneratorfunction(function):
+        wrapper = _generator(function, tracked)
+    else:
+        wrapper = _plain(function, tracked)
+    return functools.wraps(function)(wrapper)
+
+
+def _plain(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if recorder.active() is None:
+            return function(*args, **kwargs)
+        pending = recorder.begin()
+        try:
+            with _Under(pending):
+                answer = function(*args, **kwargs)
+        except BaseException as exc:
+            tracked.failed(pending, exc, (args, kwargs))
+            raise
+        tracked.answered(pending, answer, (args, kwargs))
+        return answer
+
+    return wrapper
+
+
+def _coroutine(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if recorder.active() is None:
+            return await function(*args, **kwargs)
+        pending = recorder.begin()
+        try:
+            with _Under(pending):
+                answer = await function(*args, **kwargs)
+        except BaseException as exc:
+            tracked.failed(pending, exc, (args, kwargs))
+            raise
+        tracked.answered(pending, answer, (args, kwargs))
+        return answer
+
+    return wrapper
+
+
+class _Stream:
+    """What a generator yields, until it ends, fails or is closed by its caller."""
+
+    def __init__(self, tracked: _Tracked, asked: Any) -> None:
+        self._tracked = tracked
+        self._asked = asked
+        self._items: list[Any] = []
+        self._pending = recorder.begin()
+
+    def running(self) -> _Under:
+        """Makes this call the parent only while the generator's own code runs."""
+        return _Under(self._pending)
+
+    def saw(self, item: Any) -> None:
+        recorder.first_token(self._pending)
+        if len(self._items) < MAX_KEPT_ITEMS:
+            self._items.append(item)
+
+    def ended(self, error: BaseException | None) -> None:
+        if isinstance(error, StopIteration | StopAsyncIteration | None):
+            self._tracked.answered(self._pending, self._answer(), self._asked)
+        elif isinstance(error, GeneratorExit):
+            self._tracked.cut_off(self._pending, self._answer(), self._asked)
+        else:
+            self._tracked.failed(self._pending, error, self._asked)
+
+    def _answer(self) -> Any:
+        if self._items and all(isinstance(item, str) for item in self._items):
+            return "".join(self._items)
+        return self._items
+
+
+def _generator(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        inner = function(*args, **kwargs)
+        if recorder.active() is None:
+            return (yield from inner)
+        stream = _Stream(tracked, (args, kwargs))
+        advance: Callable[[], Any] = functools.partial(next, inner)
+        try:
+            while True:
+                with stream.running():
+                    item = advance()
+                stream.saw(item)
+                try:
+                    sent = yield item
+                    advance = functools.partial(inner.send, sent)
+                except GeneratorExit:
+                    with stream.running():
+                        inner.close()
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - the generator's own to handle
+                    advance = functools.partial(inner.throw, exc)
+        except StopIteration as stop:
+            stream.ended(stop)
+            return stop.value
+        except BaseException as exc:
+            stream.ended(exc)
+            raise
+
+    return wrapper
+
+
+def _async_generator(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        inner = function(*args, **kwargs)
+        stream = _Stream(tracked, (args, kwargs))
+        advance: Callable[[], Any] = functools.partial(anext, inner)
+        try:
+            while True:
+                with stream.running():
+                    item = await advance()
+                stream.saw(item)
+                try:
+                    sent = yield item
+                    advance = functools.partial(inner.asend, sent)
+                except GeneratorExit:
+                    with stream.running():
+                        await inner.aclose()
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - the generator's own to handle
+                    advance = functools.partial(inner.athrow, exc)
+        except StopAsyncIteration as stop:
+            stream.ended(stop)
+        except BaseException as exc:
+            stream.ended(exc)
+            raise
+
+    return wrapper
+
+
+def _parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(parameter.name for parameter in parameters if parameter.kind in positional)
+
+
+def _qualified_name(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', '')}.{name}"

@@ -1,0 +1,33 @@
+"""Warnings that do not flood: the same one at most once a minute, with a count."""
+
+import logging
+import threading
+import time
+
+__all__ = ["logger", "warn"]
+
+QUIET_SECONDS = 60.0
+
+logger = logging.getLogger("flowledger")
+
+_lock = threading.Lock()
+_last: dict[str, tuple[float, int]] = {}
+
+
+def warn(where: str, message: str, *arguments: object) -> None:
+    """Log a warning under `flowledger.<where>` unless the same message was logged this minute.
+
+    Args:
+        where: the part of flowledger that warns, for example `journal`.
+        message: a `logging` format; two warnings are the same when their formats are.
+        arguments: what goes into the format. Never content of a call, never a key.
+    """
+    now = time.monotonic()
+    with _lock:
+        last, silenced = _last.get(message, (-QUIET_SECONDS, 0))
+        if now - last < QUIET_SECONDS:
+            _last[message] = (last, silenced + 1)
+            return
+        _last[message] = (now, 0)
+    again = f" ({silenced} more times since)" if silenced else ""
+    logging.getLogger(f"flowledger.{where}").warning(message + again, *arguments)

@@ -1,0 +1,190 @@
+"""The collector: one process a host and destination that empties journals into the store.
+
+It holds `collector.lock` in the journal folder for as long as it runs, outlives the applications
+that started it, and leaves when no process writes there any more.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from flowledger.config import Destination, Settings
+from flowledger.journal import segment_paths
+from flowledger.shipping.loop import Loop
+from flowledger.store import open_sink
+
+__all__ = [
+    "Collector",
+    "collector_runs",
+    "destinations",
+    "note_destination",
+    "start_collector",
+]
+
+LOCK_FILE = "collector.lock"
+DESTINATION_FILE = "destination.json"
+LOG_FILE = "collector.log"
+LOG_MAX_BYTES = 1 << 20
+LOCK_SECONDS = 1.5
+IDLE_SECONDS = 5.0
+GIVE_UP_SECONDS = 600.0
+
+
+class Collector:
+    """Runs the shipping loop over one journal folder.
+
+    Args:
+        folder: the journal folder.
+        destination: where its calls go.
+        token: bearer key for a flowledger server.
+    """
+
+    def __init__(self, folder: Path, destination: Destination, token: str = "") -> None:
+        self._folder = folder
+        self._loop = Loop(folder, lambda: open_sink(destination, token))
+        self._stopped = False
+
+    def run(self, *, idle_seconds: float | None = None) -> None:
+        """Ship until told to stop, or until nobody has written for so long."""
+        quiet_since = time.monotonic()
+        while not self._stopped and self._folder.exists():
+            wait = self._loop.turn()
+            if wait == 0 or self._loop.live_writers:
+                quiet_since = time.monotonic()
+            patience = GIVE_UP_SECONDS if self._loop.error else idle_seconds
+            if idle_seconds is not None and time.monotonic() - quiet_since > (patience or 0):
+                break
+            time.sleep(wait)
+        self._loop.close()
+
+    def run_once(self, *, timeout: float) -> str | None:
+        """Ship what waits now, then return; the reason when the store did not take it in time."""
+        deadline = time.monotonic() + timeout
+        while not self._stopped:
+            wait = self._loop.turn()
+            if wait and not self._loop.error:
+                break
+            if time.monotonic() + wait > deadline:
+                return self._loop.error or "there was more than could be shipped in time"
+            time.sleep(wait)
+        self._loop.close()
+        return None
+
+    def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
+        """Finish the batch under way and leave; also a signal handler."""
+        self._stopped = True
+
+
+@contextmanager
+def collector_lock(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock; yields False when another collector has it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _locked_within(fd, LOCK_SECONDS)
+    finally:
+        os.close(fd)
+
+
+def collector_runs(folder: Path) -> bool:
+    """Whether a collector holds the folder's lock."""
+    try:
+        fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def start_collector(settings: Settings) -> None:
+    """Start a collector for these settings that outlives this process.
+
+    Takes milliseconds: the new process detaches itself before it loads anything.
+
+    Raises:
+        OSError: the process cannot be started.
+    """
+    python = settings.collector_python or sys.executable
+    log = Path(settings.home) / LOG_FILE
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    writing = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if _too_long(log) else os.O_APPEND)
+    child = os.posix_spawn(
+        python,
+        [python, "-P", "-m", "flowledger", "collect", "--detached"],
+        {**os.environ, **_as_environment(settings)},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), writing, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        return  # the application reaps its children itself
+
+
+def detach() -> None:
+    """Leave the process that started us: our parent returns at once and we go on without it."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def note_destination(settings: Settings) -> None:
+    """Write beside the journals where they go, without the password, for other shippers."""
+    folder = settings.journal_folder
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / DESTINATION_FILE
+    if not path.exists():
+        unnamed = path.with_suffix(f".{os.getpid()}")
+        unnamed.write_bytes(msgspec.json.encode(settings.destination.redacted()))
+        unnamed.replace(path)
+
+
+def destinations(settings: Settings) -> Iterator[tuple[Path, Destination]]:
+    """Every journal folder of this home and where its calls go; ours with our password."""
+    ours = settings.destination
+    yield settings.journal_folder, ours
+    for path in sorted(Path(settings.home, "journal").glob(f"*/{DESTINATION_FILE}")):
+        other = msgspec.json.decode(path.read_bytes(), type=Destination)
+        if other.key != ours.key and any(segment_paths(path.parent)):
+            yield path.parent, other
+
+
+def _locked_within(fd: int, seconds: float) -> bool:
+    """Try for a moment: whoever only asks whether a collector runs holds the lock too."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+
+
+def _too_long(log: Path) -> bool:
+    return log.exists() and log.stat().st_size > LOG_MAX_BYTES
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    """The settings a collector needs, so that `configure()` reaches it too."""
+    names = ("tracking_uri", "artifact_root", "home", "store_as", "token", "log_level")
+    return {f"FLOWLEDGER_{name.upper()}": str(getattr(settings, name)) for name in names}

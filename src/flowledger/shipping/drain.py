@@ -1,0 +1,157 @@
+"""Emptying a journal folder into a sink, one batch at a time."""
+
+import base64
+import itertools
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from flowledger import logs
+from flowledger.journal import Batch, Piece, Segment, folder_bytes, segment_paths
+from flowledger.store import Sink
+
+__all__ = ["REJECTED", "Drain"]
+
+REJECTED = "rejected"
+REJECTED_MAX_BYTES = 256 << 20
+BATCH_BYTES = 2 << 20
+
+
+class _Read(NamedTuple):
+    """Pieces of one segment that are on their way to the store."""
+
+    segment: Segment
+    pieces: list[Piece]
+    end: int
+
+
+class Drain:
+    """Takes what waits in a folder of journals to a sink, and deletes what is done.
+
+    Args:
+        folder: the journal folder of one destination.
+        sink: where records go.
+        owned_by: only segments of this producer, and those whose writer is gone; all when empty.
+    """
+
+    def __init__(self, folder: Path, sink: Sink, owned_by: str = "") -> None:
+        self._folder = folder
+        self._sink = sink
+        self._owned_by = owned_by
+        self._open: dict[Path, Segment] = {}
+        self._redelivered = True
+        self.live_writers = 0
+
+    def step(self) -> int:
+        """Deliver one batch; returns how many records went, 0 when nothing waits.
+
+        Raises:
+            StoreUnavailable, StoreMisconfigured: the batch stays in the journal.
+        """
+        reads = self._gather()
+        payloads: list[bytes] = []
+        for read in reads:
+            payloads += self._payloads(read)
+        if payloads:
+            refusals = self._sink.write(payloads, redelivered=self._redelivered)
+            self._reject([(payloads[r.index], r.reason) for r in refusals])
+        for read in reads:
+            read.segment.acknowledge(read.end)
+        self._redelivered = False
+        self._remove_finished()
+        return sum(len(read.pieces) for read in reads)
+
+    def failed(self) -> None:
+        """The last batch may be stored in part: say so when it is delivered again."""
+        self._redelivered = True
+
+    def close(self) -> None:
+        """Let go of every segment."""
+        for segment in self._open.values():
+            segment.close()
+        self._open.clear()
+
+    def _gather(self) -> list[_Read]:
+        reads: list[_Read] = []
+        room = BATCH_BYTES
+        self.live_writers = 0
+        for segment in self._segments():
+            finished = segment.finished()
+            self.live_writers += not finished
+            if room <= 0 or not (finished or self._is_ours(segment)):
+                continue
+            batch = segment.read(room) if segment.waiting() else Batch([], segment.acknowledged)
+            if batch.pieces or segment.has_new_drops():
+                reads.append(_Read(segment, batch.pieces, batch.end))
+                room -= batch.end - segment.acknowledged
+        return reads
+
+    def _segments(self) -> list[Segment]:
+        paths = list(segment_paths(self._folder))
+        for gone in self._open.keys() - set(paths):
+            self._open.pop(gone).close()
+        for path in paths:
+            if path not in self._open:
+                try:
+                    self._open[path] = Segment(path)
+                except FileNotFoundError:
+                    continue  # another shipper finished it meanwhile
+                except OSError as exc:
+                    logs.warn("shipping", "a journal cannot be opened: %s", exc)
+        return [self._open[path] for path in paths if path in self._open]
+
+    def _is_ours(self, segment: Segment) -> bool:
+        return segment.path.name.startswith(self._owned_by)
+
+    def _payloads(self, read: _Read) -> list[bytes]:
+        """The records of a read, after their producer and what that could not keep."""
+        before = [read.segment.producer, read.segment.new_drops()]
+        kept = [piece.payload for piece in read.pieces]
+        damaged = [
+            (read.segment.bytes_of(piece, start), "damaged in the journal")
+            for start, piece in zip(_starts(read.pieces), read.pieces, strict=True)
+            if piece.payload is None
+        ]
+        self._reject(damaged)
+        return [payload for payload in (*before, *kept) if payload is not None]
+
+    def _remove_finished(self) -> None:
+        for path, segment in list(self._open.items()):
+            if segment.finished() and not segment.waiting():
+                segment.remove()
+                del self._open[path]
+
+    def _reject(self, rejected: Sequence[tuple[bytes, str]]) -> None:
+        """Move records to `rejected/`, one line of JSON each, so that the rest go on."""
+        if not rejected:
+            return
+        logs.warn("shipping", "%d records were rejected: see `flowledger doctor`", len(rejected))
+        now = datetime.now(UTC)
+        folder = self._folder / REJECTED
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder_bytes(folder) > REJECTED_MAX_BYTES:
+            logs.warn("shipping", "rejected records are no longer kept: %s is full", folder)
+            return
+        lines = [
+            msgspec.json.encode(
+                {"at": now, "reason": why, "record": base64.b64encode(raw).decode()}
+            )
+            for raw, why in rejected
+        ]
+        _append(folder / f"{now.date().isoformat()}.jsonl", b"\n".join(lines) + b"\n")
+
+
+def _starts(pieces: list[Piece]) -> list[int]:
+    return [0, *itertools.islice((piece.end for piece in pieces), len(pieces) - 1)]
+
+
+def _append(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)

@@ -1,0 +1,125 @@
+"""The application's side of shipping: one daemon thread.
+
+It ships this process's journal to a flowledger server, or sees to it that a collector process runs
+for every other kind of store.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from flowledger import logs
+from flowledger.config import Settings
+from flowledger.errors import StoreError
+from flowledger.journal import Writer, acknowledged_offset
+from flowledger.shipping.collector import collector_runs, note_destination, start_collector
+from flowledger.shipping.loop import Loop
+from flowledger.store import open_sink
+
+__all__ = ["Shipper", "start_shipping"]
+
+LOOK_SECONDS = 1.0
+FLUSH_POLL_SECONDS = 0.02
+RESTART_SECONDS = 10.0
+
+
+class Shipper:
+    """Gets this process's journal to the store, or somebody who does.
+
+    Args:
+        settings: the settings in force.
+        writer: this process's journal.
+        producer_id: names this process's segments.
+    """
+
+    def __init__(self, settings: Settings, writer: Writer, producer_id: str) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._folder = settings.journal_folder
+        self._loop = Loop(
+            self._folder,
+            lambda: open_sink(settings.destination, settings.token),
+            owned_by=producer_id,
+        )
+        self._turn: Callable[[], float] = self._choose
+        self._stop = threading.Event()
+        self._start_again_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="flowledger-shipping", daemon=True)
+
+    def start(self) -> None:
+        """Begin, in a thread that keeps no process alive."""
+        self._thread.start()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until the store has everything written so far; whether it has."""
+        waiting = self._writer.written()
+        deadline = time.monotonic() + timeout
+        while waiting:
+            for path, end in list(waiting.items()):
+                offset = acknowledged_offset(path)
+                if offset is None or offset >= end:
+                    del waiting[path]
+                    self._writer.delivered(path)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(FLUSH_POLL_SECONDS if waiting else 0)
+        return not waiting
+
+    def close(self) -> None:
+        """See to it that somebody ships what is left; waits `exit_timeout` seconds at most."""
+        if not self._writer.written():
+            self._stop.set()
+            return
+        if self._turn == self._loop.turn:
+            self.flush(self._settings.exit_timeout)
+        self._stop.set()
+        self._thread.join(self._settings.exit_timeout)
+        if self._turn == self._watch_collector:
+            self._watch_collector()
+
+    def _run(self) -> None:
+        try:
+            note_destination(self._settings)
+        except OSError as exc:
+            logs.warn("journal", "calls are not kept: %s", exc)
+        while True:
+            wait = self._turn()
+            if self._stop.wait(wait):
+                self._loop.close()
+                return
+
+    def _choose(self) -> float:
+        """Find out once who ships: this thread to a flowledger server, else a collector."""
+        if self._settings.tracking_uri.startswith(("http://", "https://")):
+            try:
+                from flowledger.store.http import is_flowledger
+
+                ours = is_flowledger(self._settings.tracking_uri)
+            except StoreError as exc:
+                logs.warn("shipping", "calls wait in the journal: %s", exc)
+                return LOOK_SECONDS
+            self._turn = self._loop.turn if ours else self._watch_collector
+        else:
+            self._turn = self._watch_collector
+        return 0.0
+
+    def _watch_collector(self) -> float:
+        """Start a collector when none runs, but not over and over when it cannot stay."""
+        self._writer.reopen_if_removed()
+        if self._settings.collector == "off" or collector_runs(self._folder):
+            return LOOK_SECONDS
+        if time.monotonic() < self._start_again_at:
+            return LOOK_SECONDS
+        self._start_again_at = time.monotonic() + RESTART_SECONDS
+        try:
+            start_collector(self._settings)
+        except OSError as exc:
+            logs.warn("shipping", "calls wait in the journal, no collector can start: %s", exc)
+        return LOOK_SECONDS
+
+
+def start_shipping(settings: Settings, writer: Writer, producer_id: str) -> Shipper:
+    """Ship what this writer writes, in the background."""
+    shipper = Shipper(settings, writer, producer_id)
+    shipper.start()
+    return shipper
