@@ -1,0 +1,68 @@
+"""The command line: each command parses, calls one function of flowledger, and prints.
+
+Exit codes: 0 done, 1 the answer is bad news (a check failed, nothing found), 2 wrong usage or
+settings, 3 a store or journal that cannot be used.
+"""
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from flowledger.errors import ConfigError, FlowledgerError, NotFound
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "collect": "Ship what waits in journals to the store.",
+    "demo": "See it work: a small application, its calls, and what the ledger says.",
+    "doctor": "Say what is configured, what waits, what was rejected, and what to do.",
+    "recent": "List the latest calls.",
+    "replay": "Replay a trace of LLM arrivals through a real client.",
+    "show": "Show everything recorded about one call.",
+    "version": "Print the version.",
+}
+
+
+class _Lazy(click.Group):
+    """Loads a command's module only when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"flowledger.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FlowledgerError as exc:
+            click.echo(f"flowledger: {exc}", err=True)
+            sys.exit(_exit_code(exc))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """The record of every LLM call an application makes, kept on MLflow.
+
+    \b
+    Examples:
+      flowledger demo
+      flowledger recent -n 20
+      flowledger doctor
+    """
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+
+
+def _exit_code(exc: FlowledgerError) -> int:
+    return 2 if isinstance(exc, ConfigError) else 1 if isinstance(exc, NotFound) else 3

@@ -1,0 +1,244 @@
+"""The bulk sink: a batch of calls in one transaction, straight into MLflow's tables and ours."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from flowledger import logs
+from flowledger.config import Destination
+from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
+from flowledger.records import Call, Gap, Producer, decode
+from flowledger.store import Refusal
+from flowledger.store.entries import Entry, entry
+from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
+from flowledger.store.schema import migrate
+from flowledger.store.writers import Writer, open_writer
+
+# Read when MLflow is imported: no telemetry from a collector, no job workers.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+__all__ = ["TESTED_REVISIONS", "BulkSink", "open_bulk"]
+
+# Alembic revisions of MLflow's schema that the differential test has run against.
+TESTED_REVISIONS = {"dc11669786a5": "MLflow 3.17.2"}
+FIRST_ANALYZE = 2_000
+
+# What one record alone can bring about; everything else is about the database.
+POISON = (sa.exc.IntegrityError, sa.exc.DataError, OverflowError, ValueError, TypeError)
+
+_id = re.compile(r"[0-9a-f]{32}")
+_log = logging.getLogger("flowledger.store")
+
+
+def open_bulk(destination: Destination) -> "BulkSink | None":
+    """The bulk sink for a database, or None when its MLflow revision was never tested with it.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+        StoreMisconfigured: MLflow itself cannot use the database as it is.
+    """
+    try:
+        writer = open_writer(destination.tracking_uri)
+        revision = _revision(writer.engine)
+        if revision is None:
+            SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
+            revision = _revision(writer.engine)
+        if revision not in TESTED_REVISIONS:
+            logs.warn(
+                "store",
+                "the database is at MLflow revision %s, which flowledger was not tested with (it "
+                "was with %s): calls go through MLflow's public API, slower",
+                revision,
+                ", ".join(TESTED_REVISIONS),
+            )
+            return None
+        store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
+        migrate(writer.engine)
+    except MlflowException as exc:
+        raise _of_mlflow(exc) from exc
+    except (sa.exc.SQLAlchemyError, OSError) as exc:
+        raise _of_database(exc) from exc
+    return BulkSink(writer, store, destination.store_as)
+
+
+class BulkSink:
+    """A `Sink` over a database that holds MLflow's tables and ours.
+
+    Args:
+        writer: the database.
+        store: MLflow's own store on it, which makes experiments.
+        store_as: what a call becomes in MLflow.
+    """
+
+    def __init__(self, writer: Writer, store: SqlAlchemyStore, store_as: str) -> None:
+        self._writer = writer
+        self._store = store
+        self._store_as = store_as
+        self._experiments: dict[str, Experiment] = {}
+        self._stored = 0
+        self._analyze_at = FIRST_ANALYZE
+
+    def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
+        """Store a batch in one transaction; calls that are there already stay as they are."""
+        refusals: list[Refusal] = []
+        batch = _Batch(payloads, refusals)
+        try:
+            self._find_experiments({e.experiment for _, e in batch.entries})
+            refusals += self._write(batch.entries, batch.producers, batch.gaps)
+            self._keep_statistics_fresh(len(batch.entries))
+        except MlflowException as exc:
+            raise _of_mlflow(exc) from exc
+        except (sa.exc.SQLAlchemyError, *self._driver_errors, OSError) as exc:
+            self._experiments.clear()
+            raise _of_database(exc) from exc
+        if batch.entries and len(refusals) >= len(batch.entries) > 1:
+            raise StoreUnavailable(f"the database refuses every record: {refusals[0].reason}")
+        return refusals
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._writer.engine.dispose()
+
+    @property
+    def _driver_errors(self) -> tuple[type[Exception], ...]:
+        dbapi: Any = self._writer.engine.dialect.dbapi
+        return (dbapi.Error,)
+
+    def _write(
+        self,
+        entries: list[tuple[int, Entry]],
+        producers: list[tuple[Any, ...]],
+        gaps: list[tuple[Any, ...]],
+    ) -> list[Refusal]:
+        """One transaction; when a record spoils it, halves of it, down to that record."""
+        try:
+            self._write_rows([e for _, e in entries], producers, gaps)
+        except (*POISON, *self._poison_of_driver()) as exc:
+            if _is_about_experiments(exc):
+                raise
+            if len(entries) <= 1:
+                return [Refusal(index, _reason(exc)) for index, _ in entries]
+            middle = len(entries) // 2
+            first = self._write(entries[:middle], producers, gaps)
+            return [*first, *self._write(entries[middle:], [], [])]
+        return []
+
+    def _poison_of_driver(self) -> tuple[type[Exception], ...]:
+        dbapi: Any = self._writer.engine.dialect.dbapi
+        return (dbapi.IntegrityError, dbapi.DataError)
+
+    def _write_rows(
+        self,
+        entries: list[Entry],
+        producers: list[tuple[Any, ...]],
+        gaps: list[tuple[Any, ...]],
+    ) -> None:
+        rows = make_rows(entries, self._experiments, self._store_as).by_table
+        ids = [e.call.id for e in entries]
+        with self._writer.transaction() as cursor:
+            known = self._writer.known(cursor, ids) if ids else set()
+            if known:
+                new = [e for e in entries if e.call.id not in known]
+                rows = make_rows(new, self._experiments, self._store_as).by_table
+            for table, some in rows.items():
+                if some:
+                    self._writer.insert(cursor, table, some)
+            if producers:
+                self._writer.upsert(cursor, "llm_producers", producers)
+            if gaps:
+                self._writer.upsert(cursor, "llm_gaps", gaps)
+
+    def _find_experiments(self, names: set[str]) -> None:
+        """Make the experiments that are missing and restore those that were deleted."""
+        for name in names:
+            if name not in self._experiments:
+                self._experiments[name] = self._experiment(name)
+
+    def _experiment(self, name: str) -> Experiment:
+        found = self._store.get_experiment_by_name(name)
+        if found is None:
+            try:
+                self._store.create_experiment(name)
+            except MlflowException:
+                found = self._store.get_experiment_by_name(name)
+                if found is None:
+                    raise
+            found = self._store.get_experiment_by_name(name)
+        if found.lifecycle_stage != "active":
+            logs.warn("store", "experiment %s was deleted and is restored: calls go there", name)
+            self._store.restore_experiment(found.experiment_id)
+        return Experiment(int(found.experiment_id), found.artifact_location)
+
+    def _keep_statistics_fresh(self, stored: int) -> None:
+        """Analyze each time the number of calls has doubled."""
+        self._stored += stored
+        if self._stored >= self._analyze_at:
+            self._writer.analyze()
+            self._analyze_at = self._stored * 2
+
+
+class _Batch:
+    """A batch taken apart by kind; what cannot be stored is refused here."""
+
+    def __init__(self, payloads: Sequence[bytes], refusals: list[Refusal]) -> None:
+        self.entries: list[tuple[int, Entry]] = []
+        self.producers: list[tuple[Any, ...]] = []
+        self.gaps: list[tuple[Any, ...]] = []
+        self._seen: set[str] = set()
+        for index, payload in enumerate(payloads):
+            try:
+                self._take(index, payload)
+            except RecordError as exc:
+                refusals.append(Refusal(index, str(exc)))
+            except Exception as exc:  # noqa: BLE001 - one odd record must not stop the others
+                refusals.append(Refusal(index, f"{type(exc).__name__}: {exc}"))
+
+    def _take(self, index: int, payload: bytes) -> None:
+        record = decode(payload)
+        if not _id.fullmatch(record.id):
+            raise RecordError("an id must be 32 characters of lower-case hex")
+        if isinstance(record, Call):
+            if record.id not in self._seen:
+                self._seen.add(record.id)
+                self.entries.append((index, entry(record)))
+        elif isinstance(record, Producer):
+            self.producers.append(producer_row(record))
+        elif isinstance(record, Gap):
+            self.gaps.append(gap_row(record))
+        else:
+            raise RecordError(f"a {type(record).__name__.lower()} cannot be stored by this version")
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    if not sa.inspect(engine).has_table("alembic_version"):
+        return None
+    with engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def _is_about_experiments(exc: Exception) -> bool:
+    """A foreign key that fails is an experiment that is gone, not a bad record."""
+    return "foreign key" in str(exc).lower()
+
+
+def _reason(exc: Exception) -> str:
+    return f"the database refuses it: {exc}"[:1000]
+
+
+def _of_mlflow(exc: MlflowException) -> StoreUnavailable | StoreMisconfigured:
+    if "TEMPORARILY" in str(exc.error_code):
+        return StoreUnavailable(f"the database does not answer: {exc.message}")
+    return StoreMisconfigured(f"MLflow cannot use the database: {exc.message}")
+
+
+def _of_database(exc: Exception) -> StoreUnavailable:
+    text = str(exc).partition("\n(Background")[0]
+    return StoreUnavailable(f"the database does not take calls: {text}")

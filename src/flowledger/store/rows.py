@@ -1,0 +1,428 @@
+"""The rows of a batch, table by table, as tuples in the order of their columns.
+
+Pure: no SQL. MLflow's own table definitions say the same columns; a test compares.
+"""
+
+import binascii
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from flowledger.records import Gap, Producer
+from flowledger.store.entries import Entry, cost_parts, finite, json_text, token_usage, user_of
+
+__all__ = ["COLUMNS", "LEDGER", "Experiment", "Rows", "gap_row", "make_rows", "producer_row"]
+
+LEDGER = "llm_calls"
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "runs": (
+        "run_uuid",
+        "name",
+        "source_type",
+        "source_name",
+        "entry_point_name",
+        "user_id",
+        "status",
+        "start_time",
+        "end_time",
+        "source_version",
+        "lifecycle_stage",
+        "artifact_uri",
+        "experiment_id",
+    ),
+    "params": ("key", "value", "run_uuid"),
+    "metrics": ("key", "value", "timestamp", "step", "is_nan", "run_uuid"),
+    "latest_metrics": ("key", "value", "timestamp", "step", "is_nan", "run_uuid"),
+    "tags": ("key", "value", "run_uuid"),
+    "trace_info": (
+        "request_id",
+        "experiment_id",
+        "timestamp_ms",
+        "execution_time_ms",
+        "status",
+        "client_request_id",
+        "request_preview",
+        "response_preview",
+        "db_payload_generation",
+        "trace_name",
+        "session_id",
+        "input_tokens",
+        "output_tokens",
+        "total_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+        "input_cost",
+        "output_cost",
+        "total_cost",
+    ),
+    "trace_tags": ("key", "value", "request_id"),
+    "trace_request_metadata": ("key", "value", "request_id"),
+    "spans": (
+        "trace_id",
+        "experiment_id",
+        "span_id",
+        "parent_span_id",
+        "name",
+        "type",
+        "status",
+        "start_time_unix_nano",
+        "end_time_unix_nano",
+        "content",
+        "input_cost",
+        "output_cost",
+        "total_cost",
+        "model_name",
+        "model_provider",
+    ),
+    LEDGER: (
+        "id",
+        "producer_id",
+        "seq",
+        "experiment_id",
+        "parent_id",
+        "start_ms",
+        "received_ms",
+        "latency_ms",
+        "time_to_first_token_ms",
+        "kind",
+        "operation",
+        "feature",
+        "function",
+        "provider",
+        "model",
+        "model_asked",
+        "user_id",
+        "session_id",
+        "persona_id",
+        "user_role",
+        "audit_reason",
+        "environment",
+        "input_tokens",
+        "output_tokens",
+        "total_tokens",
+        "cached_input_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+        "input_audio_tokens",
+        "output_audio_tokens",
+        "images",
+        "audio_seconds",
+        "usage_source",
+        "cost_usd",
+        "input_cost_usd",
+        "output_cost_usd",
+        "success",
+        "error_type",
+        "error_message",
+        "prompt_name",
+        "prompt_version",
+        "prompt_hash",
+        "details",
+        "content",
+    ),
+    "llm_producers": ("id", "host", "pid", "os_user", "source", "version", "start_ms"),
+    "llm_gaps": ("producer_id", "first_seq", "last_seq", "dropped", "reason", "seen_ms"),
+}
+MAX_LEDGER_TEXT = 8000
+MODEL_DIMENSION = 500
+TRACE_SCHEMA_VERSION = "3"
+
+
+class Experiment(NamedTuple):
+    """An MLflow experiment that is there: its id and where its artifacts go."""
+
+    id: int
+    artifact_location: str
+
+
+class Rows:
+    """Tuples of a batch by table, in the order the tables must be written."""
+
+    def __init__(self) -> None:
+        self.by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in COLUMNS}
+
+    def add(self, table: str, *rows: tuple[Any, ...]) -> None:
+        """Add rows of one table."""
+        self.by_table[table].extend(rows)
+
+
+def make_rows(entries: Iterable[Entry], experiments: dict[str, Experiment], store_as: str) -> Rows:
+    """Every row of these entries.
+
+    Args:
+        entries: what the calls of a batch become.
+        experiments: the experiment of each name that the entries use.
+        store_as: `run+trace`, `run`, `trace` or `ledger`.
+    """
+    rows = Rows()
+    received_ms = time.time_ns() // 1_000_000
+    for entry in entries:
+        experiment = experiments[entry.experiment]
+        if "run" in store_as:
+            _add_run(rows, entry, experiment)
+        if "trace" in store_as:
+            _add_trace(rows, entry, experiment, linked="run" in store_as)
+        ledger_row = _ledger_row(entry, experiment, received_ms, content="trace" not in store_as)
+        rows.add(LEDGER, ledger_row)
+    return rows
+
+
+def producer_row(producer: Producer) -> tuple[Any, ...]:
+    """The row of a process that writes journals."""
+    return (
+        producer.id,
+        _ledger_text(producer.host),
+        producer.pid,
+        _ledger_text(producer.user),
+        _ledger_text(producer.source),
+        _ledger_text(producer.version),
+        producer.start_ns // 1_000_000,
+    )
+
+
+def gap_row(gap: Gap) -> tuple[Any, ...]:
+    """The row of records that a process numbered but could not keep."""
+    now_ms = time.time_ns() // 1_000_000
+    reason = _ledger_text(gap.reason)
+    return (gap.producer, gap.first_seq, gap.last_seq, gap.count, reason, now_ms)
+
+
+def _add_run(rows: Rows, entry: Entry, experiment: Experiment) -> None:
+    run_id, end_ms = entry.call.id, entry.end_ns // 1_000_000
+    rows.add(
+        "runs",
+        (
+            run_id,
+            entry.name,
+            "UNKNOWN",
+            "",
+            "",
+            user_of(entry.call),
+            "FINISHED" if entry.call.outcome.success else "FAILED",
+            entry.start_ns // 1_000_000,
+            end_ms,
+            "",
+            "active",
+            f"{experiment.artifact_location}/{run_id}/artifacts",
+            experiment.id,
+        ),
+    )
+    rows.add("params", *((key, value, run_id) for key, value in entry.params))
+    rows.add("tags", *((key, value, run_id) for key, value in entry.tags))
+    metrics = [(key, *_value_at(number, end_ms), run_id) for key, number in entry.metrics]
+    rows.add("metrics", *metrics)
+    rows.add("latest_metrics", *metrics)
+
+
+def _value_at(number: float, timestamp_ms: int) -> tuple[float, int, int, bool]:
+    value, is_nan = finite(number)
+    return value, timestamp_ms, 0, is_nan
+
+
+def _add_trace(rows: Rows, entry: Entry, experiment: Experiment, linked: bool) -> None:
+    call, trace, trace_id = entry.call, entry.trace, f"tr-{entry.call.id}"
+    start_ms, end_ms = entry.start_ns // 1_000_000, entry.end_ns // 1_000_000
+    usage = token_usage(call) if call.usage.total_tokens is not None else {}
+    cost = cost_parts(entry.cost) if entry.cost is not None else {}
+    costs = (cost.get("input_cost"), cost.get("output_cost"), cost.get("total_cost"))
+    rows.add(
+        "trace_info",
+        (
+            trace_id,
+            experiment.id,
+            start_ms,
+            end_ms - start_ms,
+            "OK" if call.outcome.success else "ERROR",
+            None,
+            trace.request_preview,
+            trace.response_preview,
+            1,
+            trace.name,
+            _optional(call.actor.session_id, 250),
+            usage.get("input_tokens"),
+            usage.get("output_tokens"),
+            usage.get("total_tokens"),
+            usage.get("cache_read_input_tokens"),
+            usage.get("cache_creation_input_tokens"),
+            *costs,
+        ),
+    )
+    location = f"{experiment.artifact_location}/traces/{trace_id}/artifacts"
+    tags = [
+        ("mlflow.artifactLocation", location),
+        ("mlflow.trace.spansLocation", "TRACKING_STORE"),
+        *trace.tags,
+    ]
+    rows.add("trace_tags", *((key, value, trace_id) for key, value in tags))
+    rows.add("trace_request_metadata", *_trace_metadata(entry, trace_id, linked))
+    rows.add("spans", _span_row(entry, experiment, trace_id, costs))
+
+
+def _trace_metadata(entry: Entry, trace_id: str, linked: bool) -> list[tuple[str, str, str]]:
+    metadata = {
+        "mlflow.trace_schema.version": TRACE_SCHEMA_VERSION,
+        "mlflow.trace.infoFinalized": "true",
+    }
+    if linked:
+        metadata["mlflow.sourceRun"] = entry.call.id
+    if entry.call.actor.user_id:
+        metadata["mlflow.trace.user"] = user_of(entry.call)
+    return [(key, value, trace_id) for key, value in metadata.items()]
+
+
+def _span_row(
+    entry: Entry, experiment: Experiment, trace_id: str, costs: tuple[float | None, ...]
+) -> tuple[Any, ...]:
+    call, trace = entry.call, entry.trace
+    span_id = span_id_of(call.id)
+    return (
+        trace_id,
+        experiment.id,
+        span_id,
+        None,
+        trace.name,
+        trace.span_type,
+        "OK" if call.outcome.success else "ERROR",
+        entry.start_ns,
+        entry.end_ns,
+        _span_content(entry, span_id),
+        *costs,
+        _optional(call.model or call.model_asked, MODEL_DIMENSION),
+        _optional(call.provider, MODEL_DIMENSION),
+    )
+
+
+def span_id_of(call_id: str) -> str:
+    """The id of a call's root span: the random half of the call's own."""
+    return call_id[16:]
+
+
+def _span_content(entry: Entry, span_id: str) -> str:
+    """The span as MLflow's `Span.to_dict` writes it, ids in base64 of their bytes."""
+    outcome = entry.call.outcome
+    return json_text(
+        {
+            "trace_id": _base64(entry.call.id),
+            "span_id": _base64(span_id),
+            "parent_span_id": None,
+            "name": entry.trace.name,
+            "start_time_unix_nano": entry.start_ns,
+            "end_time_unix_nano": entry.end_ns,
+            "events": [] if outcome.success else [_exception_event(entry)],
+            "status": {
+                "code": "STATUS_CODE_OK" if outcome.success else "STATUS_CODE_ERROR",
+                "message": "" if outcome.success else f"{outcome.error_type}: {outcome.message}",
+            },
+            "attributes": entry.trace.attributes,
+            "links": [],
+        }
+    )
+
+
+def _exception_event(entry: Entry) -> dict[str, Any]:
+    """Source: OpenTelemetry semantic conventions, exceptions on spans."""
+    outcome = entry.call.outcome
+    return {
+        "name": "exception",
+        "time_unix_nano": entry.end_ns,
+        "attributes": {
+            "exception.message": outcome.message or "",
+            "exception.type": outcome.error_type or "",
+            "exception.stacktrace": outcome.stack or "",
+        },
+    }
+
+
+def _base64(hexadecimal: str) -> str:
+    return binascii.b2a_base64(bytes.fromhex(hexadecimal), newline=False).decode()
+
+
+def _ledger_row(
+    entry: Entry, experiment: Experiment, received_ms: int, content: bool
+) -> tuple[Any, ...]:
+    call, cost = entry.call, entry.cost
+    actor, usage, outcome, prompt = call.actor, call.usage, call.outcome, call.prompt_version
+    text = _ledger_text
+    return (
+        call.id,
+        call.producer,
+        call.seq,
+        experiment.id,
+        text(call.parent_id),
+        entry.start_ns // 1_000_000,
+        received_ms,
+        max(0, call.duration_ns) / 1e6,
+        None if call.first_token_ns is None else call.first_token_ns / 1e6,
+        text(call.kind),
+        text(call.operation),
+        text(call.feature),
+        text(call.function),
+        text(call.provider),
+        text(call.model or call.model_asked),
+        text(call.model_asked),
+        text(actor.user_id),
+        text(actor.session_id),
+        text(actor.persona_id),
+        text(actor.user_role),
+        text(actor.audit_reason),
+        text(actor.environment),
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.total_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+        usage.input_audio_tokens,
+        usage.output_audio_tokens,
+        usage.images,
+        usage.seconds,
+        None if usage.total_tokens is None else text(usage.source),
+        None if cost is None else cost.total,
+        None if cost is None else cost.input,
+        None if cost is None else cost.output,
+        outcome.success,
+        text(outcome.error_type),
+        text(outcome.message),
+        text(prompt.name),
+        text(prompt.version),
+        text(prompt.hash),
+        _details(entry),
+        _content(entry) if content else None,
+    )
+
+
+def _details(entry: Entry) -> str:
+    call = entry.call
+    details = {
+        "settings": call.settings,
+        "params": call.params,
+        "metrics": call.metrics,
+        "tags": call.tags,
+        "notes": entry.notes,
+        "unknown": call.unknown,
+    }
+    return json_text({name: value for name, value in details.items() if value})
+
+
+def _content(entry: Entry) -> str:
+    """What the trace would have held, when there is none."""
+    call = entry.call
+    return json_text(
+        {
+            "prompt": call.prompt,
+            "response": call.response,
+            "tool_calls": call.tool_calls,
+            "stack": call.outcome.stack,
+        }
+    )
+
+
+def _ledger_text(value: str | None) -> Any:
+    if value is None:
+        return None
+    return (value.replace("\0", "\ufffd") if "\0" in value else value)[:MAX_LEDGER_TEXT]
+
+
+def _optional(value: str | None, longest: int) -> Any:
+    text = _ledger_text(value)
+    return None if text is None else text[:longest]

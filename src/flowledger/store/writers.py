@@ -1,0 +1,174 @@
+"""How rows get into a database: `executemany` on SQLite, `COPY` on PostgreSQL."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from flowledger.store.rows import COLUMNS, LEDGER
+
+__all__ = ["PostgresWriter", "SqliteWriter", "Writer", "open_writer"]
+
+BUSY_SECONDS = 20
+CONNECT_SECONDS = 10
+# A transaction in WAL mode with synchronous=FULL is on the disk when it returns: journals may go.
+SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA cache_size=-65536",
+    "PRAGMA temp_store=MEMORY",
+)
+UPSERTS = {
+    "llm_producers": "ON CONFLICT (id) DO NOTHING",
+    "llm_gaps": "ON CONFLICT (producer_id, first_seq) DO UPDATE"
+    " SET last_seq = excluded.last_seq, dropped = excluded.dropped, seen_ms = excluded.seen_ms",
+}
+ANALYZED = (
+    "runs",
+    "params",
+    "metrics",
+    "latest_metrics",
+    "tags",
+    "trace_info",
+    "trace_tags",
+    "trace_request_metadata",
+    "spans",
+    LEDGER,
+)
+
+
+class Writer(Protocol):
+    """One database, written by one thread."""
+
+    engine: sa.Engine
+
+    def transaction(self) -> Any:
+        """A context manager around one transaction: gives a cursor, commits or rolls back."""
+        ...
+
+    def known(self, cursor: Any, ids: Sequence[str]) -> set[str]:
+        """Which of these calls the ledger has already."""
+        ...
+
+    def insert(self, cursor: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert new rows."""
+        ...
+
+    def upsert(self, cursor: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows that may be there already."""
+        ...
+
+    def analyze(self) -> None:
+        """Refresh the planner's statistics, without which MLflow's searches take minutes."""
+        ...
+
+
+class SqliteWriter:
+    """Writes to a SQLite file."""
+
+    def __init__(self, uri: str) -> None:
+        path = sa.make_url(uri).database
+        if path and path != ":memory:":
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.engine = sa.create_engine(uri, connect_args={"timeout": BUSY_SECONDS})
+        sa.event.listen(self.engine, "connect", _prepare_sqlite)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """One transaction that takes the write lock at its start."""
+        yield from _transaction(self.engine, lambda cursor: cursor.execute("BEGIN IMMEDIATE"))
+
+    def known(self, cursor: Any, ids: Sequence[str]) -> set[str]:
+        """Which of these calls the ledger has already."""
+        found: set[str] = set()
+        for start in range(0, len(ids), 500):
+            some = ids[start : start + 500]
+            marks = ",".join("?" * len(some))
+            cursor.execute(f"SELECT id FROM llm_calls WHERE id IN ({marks})", some)
+            found.update(row[0] for row in cursor)
+        return found
+
+    def insert(self, cursor: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert new rows."""
+        cursor.executemany(_insert(table, "?"), rows)
+
+    def upsert(self, cursor: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows that may be there already."""
+        cursor.executemany(f"{_insert(table, '?')} {UPSERTS[table]}", rows)
+
+    def analyze(self) -> None:
+        """Refresh the planner's statistics from a sample of each index."""
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA analysis_limit=1000")
+            connection.exec_driver_sql("ANALYZE")
+
+
+class PostgresWriter:
+    """Writes to a PostgreSQL database with psycopg 3."""
+
+    def __init__(self, uri: str) -> None:
+        # PgBouncer in transaction mode gives each transaction another server connection, where a
+        # prepared statement of the last one is not known.
+        arguments = {"connect_timeout": CONNECT_SECONDS, "prepare_threshold": None}
+        self.engine = sa.create_engine(uri, pool_pre_ping=True, connect_args=arguments)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """One transaction; psycopg opens it with the first statement."""
+        yield from _transaction(self.engine, lambda cursor: None)
+
+    def known(self, cursor: Any, ids: Sequence[str]) -> set[str]:
+        """Which of these calls the ledger has already."""
+        cursor.execute("SELECT id FROM llm_calls WHERE id = ANY(%s)", (list(ids),))
+        return {row[0] for row in cursor}
+
+    def insert(self, cursor: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert new rows."""
+        with cursor.copy(f"COPY {table} ({', '.join(COLUMNS[table])}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def upsert(self, cursor: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows that may be there already."""
+        cursor.executemany(f"{_insert(table, '%s')} {UPSERTS[table]}", rows)
+
+    def analyze(self) -> None:
+        """Refresh the planner's statistics; autovacuum keeps them fresh afterwards."""
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql(f"ANALYZE {', '.join(ANALYZED)}")
+            connection.commit()
+
+
+def open_writer(uri: str) -> Writer:
+    """The writer for a database URI."""
+    return SqliteWriter(uri) if uri.startswith("sqlite") else PostgresWriter(uri)
+
+
+def _transaction(engine: sa.Engine, begin: Callable[[Any], Any]) -> Iterator[Any]:
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        begin(cursor)
+        yield cursor
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+    finally:
+        connection.close()
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where we say so
+    for pragma in SQLITE_PRAGMAS:
+        connection.execute(pragma)
+
+
+@cache
+def _insert(table: str, mark: str) -> str:
+    columns = COLUMNS[table]
+    marks = ", ".join([mark] * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
