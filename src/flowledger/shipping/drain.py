@@ -18,7 +18,6 @@ __all__ = ["REJECTED", "Drain"]
 
 REJECTED = "rejected"
 REJECTED_MAX_BYTES = 256 << 20
-BATCH_BYTES = 2 << 20
 
 
 class _Read(NamedTuple):
@@ -58,7 +57,7 @@ class Drain:
             payloads += self._payloads(read)
         if payloads:
             refusals = self._sink.write(payloads, redelivered=self._redelivered)
-            self._reject([(payloads[r.index], r.reason) for r in refusals])
+            self._reject([(payloads[r.place], r.reason) for r in refusals])
         for read in reads:
             read.segment.acknowledge(read.end)
         self._redelivered = False
@@ -77,7 +76,7 @@ class Drain:
 
     def _gather(self) -> list[_Read]:
         reads: list[_Read] = []
-        room = BATCH_BYTES
+        room = self._sink.batch_bytes
         self.live_writers = 0
         for segment in self._segments():
             finished = segment.finished()

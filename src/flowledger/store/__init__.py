@@ -15,7 +15,7 @@ __all__ = ["Refusal", "Sink", "open_sink"]
 class Refusal(NamedTuple):
     """A record the store will never take: its place in the batch, and why."""
 
-    index: int
+    place: int
     reason: str
 
 
@@ -25,6 +25,9 @@ class Sink(Protocol):
     Called from one thread, by one loop at a time; several sinks, in several processes and on
     several machines, may write to the same store at once.
     """
+
+    batch_bytes: int
+    """How much to deliver at once: what is lost of work when a delivery breaks off."""
 
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
         """Store a batch of encoded records; when this returns, they are committed.

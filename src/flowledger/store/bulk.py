@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -14,7 +14,7 @@ from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
 from flowledger.records import Call, Gap, Producer, decode
 from flowledger.store import Refusal
 from flowledger.store.entries import Entry, entry
-from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
+from flowledger.store.rows import Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import migrate
 from flowledger.store.writers import Writer, open_writer
 
@@ -31,9 +31,7 @@ __all__ = ["TESTED_REVISIONS", "BulkSink", "open_bulk"]
 TESTED_REVISIONS = {"dc11669786a5": "MLflow 3.17.2"}
 FIRST_ANALYZE = 2_000
 
-# What one record alone can bring about; everything else is about the database.
-POISON = (sa.exc.IntegrityError, sa.exc.DataError, OverflowError, ValueError, TypeError)
-
+_Errors: TypeAlias = tuple[type[Exception], ...]
 _id = re.compile(r"[0-9a-f]{32}")
 _log = logging.getLogger("flowledger.store")
 
@@ -79,12 +77,21 @@ class BulkSink:
     """
 
     def __init__(self, writer: Writer, store: SqlAlchemyStore, store_as: str) -> None:
+        dbapi: Any = writer.engine.dialect.dbapi
         self._writer = writer
         self._store = store
+        # What one record alone can bring about; every other error is about the database.
+        self._poison: _Errors = (
+            *(dbapi.IntegrityError, dbapi.DataError),
+            *(OverflowError, ValueError, TypeError),
+        )
+        self._outage: _Errors = (sa.exc.SQLAlchemyError, dbapi.Error, OSError)
         self._store_as = store_as
         self._experiments: dict[str, Experiment] = {}
         self._stored = 0
         self._analyze_at = FIRST_ANALYZE
+
+    batch_bytes = 2 << 20
 
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
         """Store a batch in one transaction; calls that are there already stay as they are."""
@@ -96,7 +103,7 @@ class BulkSink:
             self._keep_statistics_fresh(len(batch.entries))
         except MlflowException as exc:
             raise _of_mlflow(exc) from exc
-        except (sa.exc.SQLAlchemyError, *self._driver_errors, OSError) as exc:
+        except self._outage as exc:
             self._experiments.clear()
             raise _of_database(exc) from exc
         if batch.entries and len(refusals) >= len(batch.entries) > 1:
@@ -107,11 +114,6 @@ class BulkSink:
         """Close the connections."""
         self._writer.engine.dispose()
 
-    @property
-    def _driver_errors(self) -> tuple[type[Exception], ...]:
-        dbapi: Any = self._writer.engine.dialect.dbapi
-        return (dbapi.Error,)
-
     def _write(
         self,
         entries: list[tuple[int, Entry]],
@@ -121,7 +123,7 @@ class BulkSink:
         """One transaction; when a record spoils it, halves of it, down to that record."""
         try:
             self._write_rows([e for _, e in entries], producers, gaps)
-        except (*POISON, *self._poison_of_driver()) as exc:
+        except self._poison as exc:
             if _is_about_experiments(exc):
                 raise
             if len(entries) <= 1:
@@ -130,10 +132,6 @@ class BulkSink:
             first = self._write(entries[:middle], producers, gaps)
             return [*first, *self._write(entries[middle:], [], [])]
         return []
-
-    def _poison_of_driver(self) -> tuple[type[Exception], ...]:
-        dbapi: Any = self._writer.engine.dialect.dbapi
-        return (dbapi.IntegrityError, dbapi.DataError)
 
     def _write_rows(
         self,

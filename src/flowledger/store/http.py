@@ -45,6 +45,8 @@ class HttpSink:
             self._headers["Authorization"] = f"Bearer {token}"
         self._pool = _pool()
 
+    batch_bytes = 1 << 20
+
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
         """Post a batch; one that is too large for the server goes in halves."""
         body = gzip.compress(b"".join(map(frame, payloads)), compresslevel=1)
@@ -66,7 +68,7 @@ class HttpSink:
         middle = len(payloads) // 2
         first = self.write(payloads[:middle])
         second = self.write([payloads[0], *payloads[middle:]])
-        return [*first, *(Refusal(r.index + middle - 1, r.reason) for r in second if r.index)]
+        return [*first, *(Refusal(r.place + middle - 1, r.reason) for r in second if r.place)]
 
 
 def is_flowledger(url: str) -> bool:
