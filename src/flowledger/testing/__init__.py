@@ -43,6 +43,8 @@ class MemorySink:
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
 
+    batch_bytes = 1 << 20
+
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
         """Keep a batch."""
         refusals: list[Refusal] = []

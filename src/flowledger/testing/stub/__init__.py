@@ -1,0 +1,1 @@
+"""The parts of the stub LLM server; `flowledger.testing.llm` is its public door."""
