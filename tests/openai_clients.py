@@ -1,0 +1,105 @@
+"""Real `openai` clients, of whichever version is installed, and what a caller sees of them."""
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+__all__ = ["ASK", "MODEL", "canned", "http", "make", "seen", "seen_async", "steer"]
+
+MODEL = "gpt-4o-mini"
+ASK: list[Any] = [
+    {"role": "system", "content": "You are brief."},
+    {"role": "user", "content": "What does the café in Ávila cost?"},
+]
+
+# The HTTP library of the openai that is installed: 3.x has one of its own.
+http: Any = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
+
+
+def make(cls: type[OpenAI] | type[AsyncOpenAI], url: str, **options: Any) -> Any:
+    """A client that does not retry, unless told so."""
+    given = {"api_key": "stub", "max_retries": 0, "timeout": 30, **options}
+    return cls(base_url=url, **given)
+
+
+def canned(answer: Callable[[Mapping[str, Any]], Any], **options: Any) -> OpenAI:
+    """A client whose server is this function: from the request's JSON to the answer.
+
+    The answer is JSON, bytes (audio), text (a stream of events) or a whole HTTP response.
+    """
+
+    def handle(request: Any) -> Any:
+        is_json = request.headers.get("content-type", "").startswith("application/json")
+        given = answer(json.loads(request.content) if is_json else {})
+        if isinstance(given, bytes):
+            return http.Response(200, content=given, headers={"content-type": "audio/mpeg"})
+        if isinstance(given, str):
+            return http.Response(200, text=given, headers={"content-type": "text/event-stream"})
+        return given if isinstance(given, http.Response) else http.Response(200, json=given)
+
+    transport = openai.DefaultHttpxClient(transport=http.MockTransport(handle))
+    return OpenAI(**{"api_key": "stub", "max_retries": 0, **options}, http_client=transport)
+
+
+def steer(**wishes: object) -> dict[str, Any]:
+    """What the stub server is asked to do with a request."""
+    headers = {f"x-stub-{name.replace('_', '-')}": str(value) for name, value in wishes.items()}
+    return {"extra_headers": headers}
+
+
+def seen(client: Any, path: str, **arguments: Any) -> list[Any]:
+    """All that a caller sees of one call: the answer, every chunk, the error."""
+    view: list[Any] = []
+    try:
+        answer = _method(client, path)(**arguments)
+        view.append(type(answer))
+        if isinstance(answer, openai.Stream):
+            view.extend(map(_shown, answer))
+        else:
+            view.append(_shown(answer))
+    except Exception as exc:  # noqa: BLE001 - whatever it raises is what is seen
+        view.append(_error(exc))
+    return view
+
+
+async def seen_async(client: Any, path: str, **arguments: Any) -> list[Any]:
+    """The same of an `AsyncOpenAI`."""
+    view: list[Any] = []
+    try:
+        answer = await _method(client, path)(**arguments)
+        view.append(type(answer))
+        if isinstance(answer, openai.AsyncStream):
+            async for chunk in answer:
+                view.append(_shown(chunk))  # noqa: PERF401 - what came before an error counts too
+        else:
+            view.append(_shown(answer))
+    except Exception as exc:  # noqa: BLE001 - whatever it raises is what is seen
+        view.append(_error(exc))
+    return view
+
+
+def _method(client: Any, path: str) -> Any:
+    found = client
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        unset = value.model_dump(exclude_unset=True)
+        return type(value), value.model_dump(), unset, sorted(value.model_fields_set)
+    return value
+
+
+def _error(error: BaseException | None) -> Any:
+    if error is None:
+        return None
+    about = [getattr(error, name, None) for name in ("status_code", "body", "code")]
+    return type(error), str(error), about, _error(error.__cause__), _error(error.__context__)
