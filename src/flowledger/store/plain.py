@@ -42,7 +42,9 @@ class PlainSink:
         destination: where MLflow keeps its runs, and what a call becomes there.
 
     Raises:
-        StoreMisconfigured: calls are to become ledger rows alone, which MLflow has no place for.
+        StoreMisconfigured: MLflow cannot use its store as it is, or calls are to become ledger rows
+            alone, which MLflow has no place for.
+        StoreUnavailable: the server does not answer.
     """
 
     batch_bytes = 64 << 10
@@ -56,8 +58,14 @@ class PlainSink:
                 "FLOWLEDGER_STORE_AS to run+trace, run or trace"
             )
         mlflow.set_tracking_uri(destination.tracking_uri)
-        self._client = MlflowClient(tracking_uri=destination.tracking_uri)
         self._experiments: dict[str, str] = {}
+        try:
+            self._client = MlflowClient(tracking_uri=destination.tracking_uri)
+            self._client.search_experiments(max_results=1)
+        except MlflowException as exc:
+            remote = destination.tracking_uri.startswith("http")
+            kind = StoreUnavailable if remote else StoreMisconfigured
+            raise kind(f"MLflow cannot use its store: {exc.message}") from exc
 
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
         """Store calls one after the other; producers and gaps have no place in plain MLflow."""
