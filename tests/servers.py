@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["free_port", "mlflow_server"]
+__all__ = ["answers_at", "free_port", "mlflow_server"]
 
 START_SECONDS = 90
 
@@ -45,14 +45,15 @@ def mlflow_server(
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(f"{url}/health", process, folder / "server.log")
+        answers_at(f"{url}/health", process, folder / "server.log")
         yield url
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def answers_at(url: str, process: subprocess.Popen[bytes], log: Path | None = None) -> None:
+    """Wait until the process answers there; its log tells why it does not."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -60,4 +61,4 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise AssertionError(f"the server did not start: {log.read_text()[-3000:]}")
+    raise AssertionError(f"the server did not start: {log.read_text()[-3000:] if log else url}")

@@ -1,0 +1,173 @@
+"""The words are true: every command and every block of code in README and docs is run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from flowledger.cli import COMMANDS
+from flowledger.config import Settings
+from flowledger.testing.llm import StubLLM
+from tests.servers import answers_at, free_port
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BIN = Path(sys.executable).parent
+
+_block = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Every block of a language, with the name of its page."""
+    return [
+        (page.name, code)
+        for page in PAGES
+        for found, code in _block.findall(page.read_text())
+        if found == language
+    ]
+
+
+def commands() -> list[str]:
+    """Every command of every shell block."""
+    lines = (line for _, code in blocks("bash") for line in code.splitlines())
+    return sorted({line for line in lines if line and not line.startswith("#")})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder where the README's ten lines have run, so that there is something to look at."""
+    folder = tmp_path_factory.mktemp("reader")
+    with StubLLM() as stub:
+        os.environ["DOCS_STUB_URL"] = stub.url
+        run_python(blocks("python")[0][1] + "\nassert flowledger.flush(90)", folder)
+        yield folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """A reader's own: nothing but the path, a home, and where the stand-in for OpenAI is."""
+    return {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "OPENAI_API_KEY": "none",
+        "OPENAI_BASE_URL": os.environ["DOCS_STUB_URL"],
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=180
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_python(code: str, folder: Path) -> str:
+    return run([sys.executable, "-c", code], folder)
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python"))
+def test_every_python_block_runs_as_printed(place: Path, page: str, code: str) -> None:
+    run_python(code, place)
+
+
+@pytest.mark.parametrize(("page", "query"), blocks("sql"))
+def test_every_sql_block_runs_as_printed(place: Path, page: str, query: str) -> None:
+    engine = sa.create_engine(f"sqlite:///{place / 'mlflow.db'}")
+    with engine.connect() as connection:
+        assert [] != connection.exec_driver_sql(query).all()
+    engine.dispose()
+
+
+def runs(command: str, place: Path) -> None:
+    """The command does what it says where the README's ten lines have run."""
+    run(shlex.split(command), place)
+
+
+def serves(command: str, place: Path) -> None:
+    """A server answers on its port."""
+    port = free_port()
+    with subprocess.Popen(
+        [*shlex.split(command), "--port", str(port)],
+        cwd=place,
+        env=environment(place),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            answers_at(f"http://127.0.0.1:{port}/health", process)
+        finally:
+            process.terminate()
+
+
+def is_a_target(command: str, place: Path) -> None:
+    """The Makefile has the target; what `make test` runs is this very run."""
+    target = shlex.split(command)[1]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def is_an_extra(command: str, place: Path) -> None:
+    """What `pip install` is told to take is there; installing is what `make install` does."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [name] = re.findall(r"flowledger(?:\[([\w,]+)\])?", command)
+    assert set(filter(None, name.split(","))) <= set(project["optional-dependencies"])
+
+
+WAYS: dict[str, Callable[[str, Path], None]] = {
+    "make": is_a_target,
+    "pip": is_an_extra,
+    "mlflow": serves,
+    "flowledger": runs,
+}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_works_as_printed(place: Path, command: str) -> None:
+    WAYS[command.split()[0]](command, place)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs/settings.md").read_text()
+    assert [] == [name for name in Settings.__struct_fields__ if f"| `{name}` |" not in text]
+
+
+def test_every_command_is_named_in_the_changelog() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert [] == [name for name in COMMANDS if name not in text]
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.split(r"[\[<>=; ]", line)[0] for group in groups for line in group}
+    text = (ROOT / "docs/dependencies.md").read_text()
+    assert set() == {name for name in names - {"flowledger"} if f"`{name}" not in text}
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = [
+        (page, link)
+        for page in PAGES
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
+    ]
+    assert [] == [(page.name, link) for page, link in links if not (page.parent / link).exists()]
+
+
+def test_no_address_of_an_index_and_no_path_of_a_machine_is_in_the_repository() -> None:
+    tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+    odd = re.compile(r"files\.pythonhosted|--index-url|/root/|/home/\w+/")
+    texts = ((name, ROOT / name) for name in tracked if name and name != "tests/test_docs.py")
+    found = [
+        name
+        for name, path in texts
+        if path.is_file() and odd.search(path.read_text("utf-8", "replace"))
+    ]
+    assert [] == found
