@@ -1,0 +1,66 @@
+"""`flowledger demo`: see it work on a small application."""
+
+import os
+import sys
+
+import click
+
+from flowledger.cli.playback.arrivals import SAMPLE, check
+from flowledger.cli.playback.performance import Plan, perform
+
+TRACE = (
+    "{calls} requests of the Azure LLM inference trace 2023 (conversation; Microsoft, CC-BY 4.0)"
+)
+KEY_HINT = "(set OPENAI_API_KEY, and OPENAI_BASE_URL, to ask a real one)"
+STUB_HINT = "(--stub asks the stub server instead, for nothing)"
+SAMPLE_CALLS = 400
+REAL_CALLS = 8
+SPEED = 25.0
+CONCURRENCY = 16
+REAL_CONCURRENCY = 4
+
+
+@click.command()
+@click.option(
+    "--calls",
+    type=click.IntRange(1, SAMPLE_CALLS),
+    help=f"How many calls to make.  [default: {SAMPLE_CALLS}, or {REAL_CALLS} at a real model]",
+)
+@click.option("--stub", is_flag=True, help="Use the stub server though OPENAI_API_KEY is set.")
+@click.option(
+    "--model",
+    default="gpt-4o-mini",
+    show_default=True,
+    help="The model to ask when OPENAI_API_KEY is set.",
+)
+@click.option("--once", is_flag=True, help="Leave after the numbers; it always does for now.")
+def command(calls: int | None, stub: bool, model: str, once: bool) -> None:
+    """See it work: a small application, its calls, and what the ledger says.
+
+    Real arrivals, from the Azure LLM inference trace 2023, go through the real openai client to a
+    stub server on this machine; no key and no network are needed. With OPENAI_API_KEY (and
+    OPENAI_BASE_URL) set, a few short calls go to that model instead, and cost what they cost.
+
+    Calls are stored in a database of the demo's own, $FLOWLEDGER_HOME/demo/mlflow.db, unless
+    MLFLOW_TRACKING_URI or FLOWLEDGER_TRACKING_URI names another.
+
+    \b
+    Examples:
+      flowledger demo
+      flowledger demo --calls 50
+      MLFLOW_TRACKING_URI=postgresql://me@db/mlflow flowledger demo
+    """
+    real = bool(os.environ.get("OPENAI_API_KEY")) and not stub
+    limit = calls or (REAL_CALLS if real else SAMPLE_CALLS)
+    total = check(SAMPLE, limit)
+    plan = Plan(
+        path=SAMPLE,
+        trace=TRACE.format(calls=total),
+        total=total,
+        limit=limit,
+        speed=SPEED,
+        concurrency=REAL_CONCURRENCY if real else CONCURRENCY,
+        model=model if real else None,
+        hint=STUB_HINT if real else "" if stub else KEY_HINT,
+    )
+    sys.exit(perform(plan))

@@ -1,0 +1,109 @@
+"""What a replay left behind: numbers asked of the database, and commands to look further."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from flowledger.cli.playback.stage import named_by
+from flowledger.cli.text import Column, duration, money, number, print_table
+from flowledger.config import Settings, without_password
+from flowledger.questions import FeatureNumbers, Ledger, Totals
+
+__all__ = ["print_numbers", "print_ways_to_look"]
+
+PORT = 5000
+COLUMNS = (
+    Column("feature"),
+    Column("calls", right=True),
+    Column("failed", right=True),
+    Column("input tokens", right=True, leaves=2),
+    Column("output tokens", right=True, leaves=3),
+    Column("total tokens", right=True, leaves=1),
+    Column("cost", right=True),
+    Column("unpriced", right=True, leaves=4),
+    Column("p50", right=True),
+    Column("p95", right=True),
+)
+
+
+def print_numbers(ledger: Ledger, made_here: int) -> None:
+    """Everything the ledger holds, by feature."""
+    totals = ledger.totals()
+    rows = [_cells(row.feature or "(none)", row) for row in ledger.by_feature()]
+    click.echo(f"What is stored, asked of {ledger.place}:\n")
+    print_table(COLUMNS, [*rows, _cells("all", totals)])
+    click.echo("")
+    for line in _remarks(ledger, totals, made_here):
+        click.echo(line)
+
+
+def print_ways_to_look(ledger: Ledger, settings: Settings) -> None:
+    """Commands that show the same runs, ready to be copied."""
+    click.echo(
+        "\nLook at the runs in MLflow's own pages, at http://127.0.0.1:5000 once this runs:\n"
+    )
+    uri = _uri_for_a_shell(settings.tracking_uri)
+    click.echo(f"  {_program('mlflow')} ui --backend-store-uri {uri} --port {PORT}")
+    click.echo("\nOr here:\n")
+    place = "" if named_by() else f"FLOWLEDGER_TRACKING_URI={uri} "
+    for words in ("recent", f"show {_worth_showing(ledger)}"):
+        click.echo(f"  {place}{_program('flowledger')} {words}")
+
+
+def _cells(name: str, row: FeatureNumbers | Totals) -> list[str]:
+    return [
+        name,
+        number(row.calls),
+        number(row.failed),
+        number(row.input_tokens),
+        number(row.output_tokens),
+        number(row.total_tokens),
+        money(row.cost_usd),
+        number(row.unpriced),
+        duration(row.p50_ms),
+        duration(row.p95_ms),
+    ]
+
+
+def _remarks(ledger: Ledger, totals: Totals, made_here: int) -> Iterator[str]:
+    if totals.calls > made_here:
+        yield f"{made_here:,} of these {totals.calls:,} calls were made now, the others before."
+    if totals.failed:
+        kinds = ", ".join(f"{row.calls} {row.error_type}" for row in ledger.errors())
+        yield f"Failed: {kinds}."
+    if totals.unpriced:
+        yield f"Unpriced: {totals.unpriced:,} of models whose price nobody knows, not in the cost."
+    yield "Costs are by the list prices of the models named."
+
+
+def _worth_showing(ledger: Ledger) -> str:
+    """The latest call of a model that worked, or else the latest of all."""
+    calls = ledger.recent(100)
+    good = (call.id for call in calls if call.success and call.total_tokens and call.user_id)
+    return next(good, calls[0].id if calls else "ID")
+
+
+def _uri_for_a_shell(uri: str) -> str:
+    """The URI as a shell takes it; one with a password stays in the variable it came from."""
+    if without_password(uri) != uri:
+        return f'"${named_by()}"'
+    return shlex.quote(uri)
+
+
+def _program(name: str) -> str:
+    """What to type for a program: its name, or its path where it is not on the shell's."""
+    beside = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found and (not beside.exists() or Path(found).resolve() == beside.resolve()):
+        return name
+    return shlex.quote(_short(beside)) if beside.exists() else name
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,168 @@
+"""One replay from curtain to curtain: prepare, play, store, and say what is stored."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+import flowledger
+from flowledger.cli.playback import stage
+from flowledger.cli.playback.arrivals import arrivals_in
+from flowledger.cli.playback.progress import progress
+from flowledger.cli.reading import open_ledger
+from flowledger.config import Settings, without_password
+from flowledger.errors import FlowledgerError, NotFound
+from flowledger.shipping.loop import read_status
+
+if TYPE_CHECKING:
+    from flowledger.capture.recorder import Recorder
+
+__all__ = ["Plan", "perform"]
+
+INTERRUPTED = 130
+STORE_SECONDS = 120.0
+HURRIED_STORE_SECONDS = 15.0
+LATE_SECONDS = 5.0
+OPENAI = "https://api.openai.com/v1"
+DATABASES = ("sqlite", "postgresql")
+AT_STUB = "a stub server on this machine, through the real openai client: nothing is paid"
+Tell = Callable[[int], None]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to play.
+
+    `trace` says in words what the arrivals are. `total` is None when the file is too large to
+    count. `model` is a real one to ask for everything; None means the stub server. `hint` is said
+    beside who answers.
+    """
+
+    path: Path
+    trace: str
+    total: int | None
+    limit: int | None
+    speed: float
+    concurrency: int
+    model: str | None
+    hint: str = ""
+
+
+def perform(plan: Plan) -> int:
+    """Play the plan; returns the exit code: 0 all stored, 1 not all, 130 interrupted."""
+    made = 0
+
+    def tell(answers: int) -> None:
+        nonlocal made
+        made = answers
+
+    recorder = stage.open_recorder()
+    try:
+        _announce(plan, recorder.settings)
+        _play(plan, tell)
+        return 0 if _store(recorder, made, STORE_SECONDS) else 1
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted after {made:,} calls.")
+        _store(recorder, made, HURRIED_STORE_SECONDS)
+        return INTERRUPTED
+    except FlowledgerError:
+        if made:
+            _store(recorder, made, HURRIED_STORE_SECONDS)
+        raise
+
+
+def _announce(plan: Plan, settings: Settings) -> None:
+    speed = f"{plan.speed:g} times as fast" if plan.speed else "as fast as answers come"
+    for label, value in (
+        ("arrivals", f"{plan.trace}, {speed}"),
+        ("answered by", AT_STUB if plan.model is None else _real(plan.model)),
+        ("", plan.hint),
+        ("stored in", without_password(settings.tracking_uri)),
+    ):
+        if value:
+            click.echo(f"{label:<13}{value}")
+    click.echo("")
+
+
+def _real(model: str) -> str:
+    place = without_password(os.environ.get("OPENAI_BASE_URL") or OPENAI)
+    return f"{model} at {place}: OPENAI_API_KEY is set and pays for these short calls"
+
+
+def _play(plan: Plan, tell: Tell) -> None:
+    with _address(plan) as address:
+        # openai takes a second to load, and the stub server starts meanwhile.
+        from flowledger.cli.playback.application import Application, client_for
+        from flowledger.cli.playback.pace import Player
+
+        application = Application(client_for(address), plan.model)
+        player = Player(application, plan.speed, plan.concurrency)
+        began = time.monotonic()
+        with progress(plan.total) as show:
+            player.play(arrivals_in(plan.path, plan.limit), _both(tell, show))
+    took = time.monotonic() - began
+    click.echo(f"{player.made:,} calls made in {took:.1f} s.")
+    if player.late > LATE_SECONDS:
+        click.echo(
+            f"The arrivals fell up to {player.late:.0f} s behind: this is too fast for here."
+        )
+
+
+def _both(first: Tell, second: Tell) -> Tell:
+    def tell(answers: int) -> None:
+        first(answers)
+        second(answers)
+
+    return tell
+
+
+@contextmanager
+def _address(plan: Plan) -> Iterator[str | None]:
+    """Where the client finds who answers; None is what the environment says."""
+    if plan.model is not None:
+        yield None
+        return
+    with stage.stub_server() as address:
+        yield address
+
+
+def _store(recorder: "Recorder", made: int, patience: float) -> bool:
+    """Wait for the store and print what it holds; whether it has every call made."""
+    began = time.monotonic()
+    flushed = flowledger.flush(patience)
+    waited = time.monotonic() - began
+    if not flushed:
+        _say_what_waits(recorder.settings, waited)
+    if recorder.settings.tracking_uri.partition(":")[0].partition("+")[0] not in DATABASES:
+        place = without_password(recorder.settings.tracking_uri)
+        click.echo(f"The calls are in {place}: look at them there. It is no database to ask.")
+        return flushed
+    try:
+        return _print_stored(recorder, made, waited) and flushed
+    except NotFound:
+        click.echo("Nothing is stored.")
+        return made == 0
+
+
+def _print_stored(recorder: "Recorder", made: int, waited: float) -> bool:
+    from flowledger.cli.playback.outcome import print_numbers, print_ways_to_look
+
+    with open_ledger(recorder.settings.tracking_uri) as ledger:
+        stored = ledger.calls_of_process(recorder.producer_id)
+        which = "All" if stored >= made else f"{stored:,}"
+        click.echo(f"{which} of them are stored, {waited:.1f} s after the last one.\n")
+        if ledger.size().records:
+            print_numbers(ledger, stored)
+            print_ways_to_look(ledger, recorder.settings)
+    return stored >= made
+
+
+def _say_what_waits(settings: Settings, waited: float) -> None:
+    status = read_status(settings.journal_folder)
+    why = status.error if status is not None and status.error else "it is slower than that"
+    click.echo(f"After {waited:.0f} s the store has not taken everything: {why}", err=True)
+    click.echo("What waits is shipped later; `flowledger doctor` says more.", err=True)

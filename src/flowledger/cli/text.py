@@ -1,0 +1,146 @@
+"""How the command line writes numbers, moments, texts and tables.
+
+On a terminal a table has lines and fits the window. Anywhere else it is plain text in columns, with
+nothing cut, for `grep`, files and screen readers.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import click
+import msgspec
+
+__all__ = [
+    "Column",
+    "duration",
+    "moment",
+    "money",
+    "number",
+    "on_terminal",
+    "print_json",
+    "print_table",
+    "printable",
+    "size",
+]
+
+GAP = "  "
+UNKNOWN = "?"
+# Control characters other than tab and newline: what a model wrote must not steer a terminal.
+_control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Column(NamedTuple):
+    """A table's column; where a terminal is too narrow the highest `leaves` is left out first."""
+
+    title: str
+    right: bool = False
+    leaves: int = 0
+
+
+def on_terminal() -> bool:
+    """Whether somebody watches the standard output."""
+    return sys.stdout.isatty()
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out."""
+    return _control.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def number(value: int | None) -> str:
+    """A count, `?` when it is unknown."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def money(usd: float | None) -> str:
+    """US dollars: cents for amounts, more places for the price of a single call."""
+    if usd is None:
+        return UNKNOWN
+    if usd == 0 or usd >= 100:
+        return f"${usd:,.2f}"
+    return f"${usd:.4f}" if usd >= 0.01 else f"${usd:.2g}" if usd < 1e-4 else f"${usd:.6f}"
+
+
+def duration(milliseconds: float | None) -> str:
+    """A latency in the unit it is read best in."""
+    if milliseconds is None:
+        return UNKNOWN
+    if milliseconds < 10:
+        return f"{milliseconds:.1f} ms"
+    return f"{milliseconds:,.0f} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:,.1f} s"
+
+
+def moment(unix_ms: int) -> str:
+    """A moment in UTC, to the second."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: int) -> str:
+    """A number of bytes in the unit it is read best in."""
+    if count < 1024:
+        return f"{count} bytes"
+    value, unit = count / 1024, "KiB"
+    for larger in ("MiB", "GiB"):
+        if value >= 1024:
+            value, unit = value / 1024, larger
+    return f"{value:.1f} {unit}"
+
+
+def print_json(value: Any) -> None:
+    """A value as indented JSON."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Rows under their titles; the cells are text."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if on_terminal():
+        _print_for_people(columns, cells)
+    else:
+        _print_plainly(columns, cells)
+
+
+def _print_for_people(columns: Sequence[Column], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    kept = _fitting(columns, _widths(columns, rows), console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for place in kept:
+        justify: Literal["left", "right"] = "right" if columns[place].right else "left"
+        table.add_column(columns[place].title, justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(row[place]) for place in kept))
+    console.print(table)
+
+
+def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[int]:
+    """The places of the columns that fit beside each other."""
+    kept = list(range(len(columns)))
+    while sum(widths[place] + len(GAP) for place in kept) > room + len(GAP):
+        last = max(kept, key=lambda place: columns[place].leaves)
+        if not columns[last].leaves:
+            break
+        kept.remove(last)
+    return kept
+
+
+def _widths(columns: Sequence[Column], rows: list[list[str]]) -> list[int]:
+    table = [[column.title for column in columns], *rows]
+    return [max(map(len, cells)) for cells in zip(*table, strict=True)]
+
+
+def _print_plainly(columns: Sequence[Column], rows: list[list[str]]) -> None:
+    widths = _widths(columns, rows)
+    for row in ([column.title for column in columns], *rows):
+        padded = (
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        )
+        click.echo(GAP.join(padded).rstrip())

@@ -1,0 +1,1 @@
+"""Integrations: one small lazy file for each library at the edge."""

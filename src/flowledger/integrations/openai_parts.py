@@ -1,0 +1,190 @@
+"""Gathering the chunks of a stream, in bounded memory, into the form of a whole answer."""
+
+from io import StringIO
+from typing import Any, Protocol
+
+from flowledger.capture.reading import field
+
+__all__ = ["ChoiceParts", "EventParts", "Parts", "ResponseParts", "TextParts"]
+
+MAX_KEPT = 4 << 20
+MAX_PIECES = 1000
+
+
+class Parts(Protocol):
+    """What came of a streamed answer so far.
+
+    `complete` says that the answer's own last word was among it, `cut` that some was not kept.
+    """
+
+    complete: bool
+
+    @property
+    def cut(self) -> bool:
+        """Whether something was not kept."""
+
+    def saw(self, chunk: Any) -> bool:
+        """Take in one chunk; True when it carries content."""
+
+    def answer(self) -> Any:
+        """What came so far, in the form of a whole answer."""
+
+
+class _Kept:
+    """Texts that come in pieces, by key; together never longer than `MAX_KEPT` characters."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Any, StringIO] = {}
+        self._room = MAX_KEPT
+        self.cut = False
+
+    def add(self, key: Any, piece: str) -> None:
+        text = self._texts.get(key)
+        if text is None:
+            text = self._texts[key] = StringIO()
+        kept = piece[: self._room]
+        self.cut = self.cut or len(kept) < len(piece)
+        self._room -= len(kept)
+        text.write(kept)
+
+    def text(self, key: Any) -> str | None:
+        text = self._texts.get(key)
+        return None if text is None else text.getvalue()
+
+    def keys(self) -> set[Any]:
+        return set(self._texts)
+
+
+class ChoiceParts:
+    """The chunks of a stream of choices: chat, and text completions."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._kept = _Kept()
+        self._reasons: dict[int, str | None] = {}
+        self._tools: dict[tuple[int, int], dict[str, Any]] = {}
+        self._model: str | None = None
+        self._usage: Any = None
+
+    @property
+    def cut(self) -> bool:
+        return self._kept.cut
+
+    def saw(self, chunk: Any) -> bool:
+        choices = chunk.choices or ()
+        self._model = chunk.model or self._model
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+            self.complete = not choices
+        new = [self._choice(choice) for choice in choices]
+        return True in new
+
+    def answer(self) -> Any:
+        choices = [self._whole(index) for index in sorted(self._reasons)] or [{"message": {}}]
+        return {"model": self._model, "usage": self._usage, "choices": choices}
+
+    def _choice(self, choice: Any) -> bool:
+        index = choice.index or 0
+        if len(self._reasons) < MAX_PIECES or index in self._reasons:
+            self._reasons[index] = choice.finish_reason or self._reasons.get(index)
+            return self._content(index, choice)
+        return False
+
+    def _content(self, index: int, choice: Any) -> bool:
+        delta = choice.delta
+        text = delta and (delta.content or delta.refusal)
+        if text:
+            self._kept.add(index, text)
+        tools = (delta and delta.tool_calls) or ()
+        for tool in tools:
+            self._tool((index, tool.index or 0), tool)
+        return bool(text or tools)
+
+    def _tool(self, key: tuple[int, int], tool: Any) -> None:
+        if key not in self._tools and len(self._tools) < MAX_PIECES:
+            self._tools[key] = {"id": tool.id, "name": field(tool.function, "name")}
+        if key in self._tools:
+            self._kept.add(key, field(tool.function, "arguments") or "")
+
+    def _whole(self, index: int) -> dict[str, Any]:
+        calls = [
+            {"id": tool["id"], "function": {**tool, "arguments": self._kept.text(key)}}
+            for key, tool in self._tools.items()
+            if key[0] == index
+        ]
+        message = {"content": self._kept.text(index), "tool_calls": calls}
+        return {"finish_reason": self._reasons[index], "message": message}
+
+
+class TextParts(ChoiceParts):
+    """The chunks of a streamed text completion."""
+
+    def _content(self, index: int, choice: Any) -> bool:
+        if choice.text:
+            self._kept.add(index, choice.text)
+        return bool(choice.text)
+
+
+class ResponseParts:
+    """The events of a streamed response; the last one carries the whole of it."""
+
+    STATES = ("created", "queued", "in_progress", "completed", "incomplete", "failed")
+    LAST = ("response.completed", "response.incomplete", "response.failed", "error")
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._kept = _Kept()
+        self._items: dict[int, Any] = {}
+        self._response: Any = None
+
+    @property
+    def cut(self) -> bool:
+        return self._kept.cut and not self.complete
+
+    def saw(self, event: Any) -> bool:
+        name = event.type
+        if name == "response.output_text.delta":
+            self._kept.add(event.output_index, event.delta)
+        elif name == "response.output_item.done" and len(self._items) < MAX_PIECES:
+            self._items[event.output_index] = event.item
+        elif name == "error":
+            self._response = {"status": "failed", "error": event, "output": [{}]}
+        elif name.partition(".")[2] in self.STATES:
+            self._response = event.response
+        self.complete = self.complete or name in self.LAST
+        return bool(name.endswith(".delta"))
+
+    def answer(self) -> Any:
+        if self.complete:
+            return self._response
+        texts = {index: self._kept.text(index) for index in self._kept.keys() - set(self._items)}
+        items = {**{index: {"content": text} for index, text in texts.items()}, **self._items}
+        output = [items[index] for index in sorted(items)]
+        return {"model": field(self._response, "model"), "output": output or [{}]}
+
+
+class EventParts:
+    """The events of streamed images and transcripts; those that end something carry all of it."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._kept = _Kept()
+        self._ends: list[Any] = []
+
+    @property
+    def cut(self) -> bool:
+        return self._kept.cut and not self.complete
+
+    def saw(self, event: Any) -> bool:
+        name = event.type
+        if name.endswith(".text.delta"):
+            self._kept.add("text", event.delta)
+        elif name.endswith((".text.done", ".completed")) and len(self._ends) < MAX_PIECES:
+            self._ends.append(event)
+            self.complete = True
+        return True
+
+    def answer(self) -> Any:
+        last = self._ends[-1] if self._ends else None
+        told = {name: field(last, name) for name in ("usage", "size", "quality", "output_format")}
+        return {**told, "data": self._ends, "text": field(last, "text") or self._kept.text("text")}

@@ -1,0 +1,198 @@
+"""Streams and raw responses of the `openai` client, watched while the caller reads them.
+
+The object the caller gets is the client's own. Only its inner iterator is replaced, by one that
+hands on the same chunks in the same order, and `close` is listened to.
+"""
+
+import asyncio
+import functools
+import inspect
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import openai
+
+from flowledger.capture import recorder
+from flowledger.integrations.openai_call import Recording, never_raises
+from flowledger.integrations.openai_parts import Parts
+
+__all__ = ["follow_stream", "follow_unread"]
+
+LEAVING = (asyncio.CancelledError, GeneratorExit)
+
+
+@never_raises
+def follow_stream(stream: Any, call: Recording, hides_usage: bool) -> None:
+    """Record the call when the stream ends, breaks, is closed or forgotten.
+
+    Args:
+        stream: an `openai.Stream` or `openai.AsyncStream` of which nothing was read yet.
+        call: what to record.
+        hides_usage: the caller did not ask for the usage that the stream will report.
+    """
+    watch = _Watch(call, call.endpoint.parts(), hides_usage)
+    chunks = _AsyncChunks if isinstance(stream, openai.AsyncStream) else _Chunks
+    stream._iterator = chunks(stream._iterator, watch)
+    watch.listen(stream)
+
+
+@never_raises
+def follow_unread(answer: Any, call: Recording) -> None:
+    """Record the call when the caller is done with a raw response that was not read yet.
+
+    Args:
+        answer: what `with_streaming_response` gives, and `with_raw_response` for a stream.
+        call: what to record.
+    """
+    finalizer = weakref.finalize(answer, call.taken_raw, answer.http_response)
+
+    def parsed(value: Any) -> None:
+        if isinstance(value, openai.Stream | openai.AsyncStream) and finalizer.detach():
+            vars(answer).pop("parse")
+            follow_stream(value, call, hides_usage=False)
+
+    vars(answer)["parse"] = _then(answer.parse, parsed)
+    if hasattr(answer, "close"):
+        vars(answer)["close"] = _then(answer.close, lambda _: finalizer())
+
+
+def _then(function: Callable[..., Any], after: Callable[[Any], object]) -> Callable[..., Any]:
+    """The function, or coroutine function; what it gives is shown to `after`."""
+    after = never_raises(after)
+
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        value = await function(*args, **kwargs)
+        after(value)
+        return value
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        value = function(*args, **kwargs)
+        after(value)
+        return value
+
+    chosen: Callable[..., Any] = awaited if inspect.iscoroutinefunction(function) else called
+    return functools.wraps(function)(chosen)
+
+
+class _Watch:
+    """What is known of one stream: what came, and whether its reader is at work right now."""
+
+    def __init__(self, call: Recording, parts: Parts, hides_usage: bool) -> None:
+        self._call = call
+        self._parts = parts
+        self._hides_usage = hides_usage
+        self._last_ns = time.perf_counter_ns()
+        self._forget: Callable[[], object] = lambda: None
+        self.reading = False
+
+    def listen(self, stream: Any) -> None:
+        """Notice when the caller closes the stream, or forgets about it.
+
+        The client's helpers close the HTTP response, and never the stream.
+        """
+        held = vars(stream.response)
+        name = "aclose" if isinstance(stream, openai.AsyncStream) else "close"
+        held[name] = _then(getattr(stream.response, name), self._closed)
+        finalizer = weakref.finalize(stream, self.left)
+        self._forget = lambda: (finalizer.detach(), held.pop(name, None))
+
+    def shows(self, chunk: Any) -> bool:
+        """Take in a chunk; whether the caller would have got it without us."""
+        self._last_ns = time.perf_counter_ns()
+        self._take_in(chunk)
+        return not (self._hides_usage and _is_ours(chunk))
+
+    @never_raises
+    def _take_in(self, chunk: Any) -> None:
+        if self._parts.saw(chunk):
+            recorder.first_token(self._call.pending)
+
+    @never_raises
+    def ended(self, error: BaseException) -> None:
+        """Its reader raised: there is no more, or it broke."""
+        self._forget()
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self._call.streamed(self._parts)
+        elif isinstance(error, LEAVING):
+            self._call.left(self._parts, self._last_ns)
+        else:
+            self._call.failed(error, self._parts)
+
+    @never_raises
+    def left(self) -> None:
+        """Nobody reads it any more."""
+        self._forget()
+        self._call.left(self._parts, self._last_ns)
+
+    def _closed(self, _: object) -> None:
+        # The reader itself closes the response too, when it comes to its end.
+        if not self.reading:
+            self.left()
+
+
+@never_raises
+def _is_ours(chunk: Any) -> bool:
+    """Whether it came only because we asked for the usage; what we caused in others is undone."""
+    if chunk.usage is None:
+        # Servers write `"usage": null` into every other chunk.
+        chunk.model_fields_set.discard("usage")
+        return False
+    return not chunk.choices
+
+
+class _Chunks:
+    """Stands in for the iterator inside a `Stream`."""
+
+    def __init__(self, chunks: Iterator[Any], watch: _Watch) -> None:
+        self._chunks = chunks
+        self._watch = watch
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        watch = self._watch
+        while True:
+            watch.reading = True
+            try:
+                chunk = next(self._chunks)
+            except BaseException as exc:
+                watch.ended(exc)
+                raise
+            finally:
+                watch.reading = False
+            if watch.shows(chunk):
+                return chunk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chunks, name)
+
+
+class _AsyncChunks:
+    """Stands in for the iterator inside an `AsyncStream`."""
+
+    def __init__(self, chunks: AsyncIterator[Any], watch: _Watch) -> None:
+        self._chunks = chunks
+        self._watch = watch
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        watch = self._watch
+        while True:
+            watch.reading = True
+            try:
+                chunk = await anext(self._chunks)
+            except BaseException as exc:
+                watch.ended(exc)
+                raise
+            finally:
+                watch.reading = False
+            if watch.shows(chunk):
+                return chunk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chunks, name)

@@ -1,0 +1,103 @@
+"""Opening a database to read: the one place that connects, and translates what drivers raise."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from flowledger.config import without_password
+from flowledger.errors import NotFound, StoreMisconfigured, StoreUnavailable
+
+__all__ = ["open_engine", "reading"]
+
+CONNECT_SECONDS = 3
+BUSY_SECONDS = 5.0
+LEDGER = "llm_calls"
+
+
+def open_engine(tracking_uri: str) -> sa.Engine:
+    """An engine that only reads; nothing is connected yet, except that a file must be there.
+
+    Raises:
+        NotFound: there is no such SQLite file.
+        StoreMisconfigured: the URI names no database that flowledger writes to.
+    """
+    kind = tracking_uri.partition(":")[0].partition("+")[0]
+    try:
+        if kind == "sqlite":
+            return _sqlite(tracking_uri)
+        if kind == "postgresql":
+            return _postgresql(tracking_uri)
+    except ImportError as exc:
+        raise StoreMisconfigured(
+            f"{exc.name} is not installed: pip install 'flowledger[server,postgres]'"
+        ) from exc
+    raise StoreMisconfigured(
+        f"{without_password(tracking_uri)} is no database, and questions are asked of one: look at "
+        "the runs in MLflow's own pages, or set FLOWLEDGER_TRACKING_URI to the sqlite:/// or "
+        "postgresql:// database behind it"
+    )
+
+
+@contextmanager
+def reading(engine: sa.Engine, place: str) -> Iterator[sa.Connection]:
+    """A connection for one question; whatever goes wrong is told in a sentence.
+
+    Args:
+        engine: made by `open_engine`.
+        place: what the database is called in that sentence.
+
+    Raises:
+        NotFound: the database has no ledger yet.
+        StoreUnavailable: the database does not answer.
+    """
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except sa.exc.SQLAlchemyError as exc:
+        if not _has_ledger(engine, place):
+            raise NotFound(nothing_stored(place)) from exc
+        raise _unreadable(place, exc) from exc
+
+
+def nothing_stored(place: str) -> str:
+    """What to do when there is no ledger yet."""
+    return (
+        f"nothing is stored yet in {place}: record a call first (`flowledger demo` shows how), or "
+        "set MLFLOW_TRACKING_URI to the database your application uses"
+    )
+
+
+def _sqlite(uri: str) -> sa.Engine:
+    path = Path(sa.make_url(uri).database or ":memory:")
+    if not path.is_file():
+        raise NotFound(nothing_stored(f"{path}, which does not exist"))
+
+    def connect() -> sqlite3.Connection:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+    return sa.create_engine(uri, creator=connect)
+
+
+def _postgresql(uri: str) -> sa.Engine:
+    url = sa.make_url(uri)
+    arguments: dict[str, int | None] = {"connect_timeout": CONNECT_SECONDS}
+    if url.get_dialect().driver == "psycopg":
+        arguments["prepare_threshold"] = None  # PgBouncer changes connections between transactions
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args=arguments)
+    return engine.execution_options(postgresql_readonly=True)
+
+
+def _has_ledger(engine: sa.Engine, place: str) -> bool:
+    try:
+        return sa.inspect(engine).has_table(LEDGER)
+    except sa.exc.SQLAlchemyError as exc:
+        raise _unreadable(place, exc) from exc
+
+
+def _unreadable(place: str, exc: sa.exc.SQLAlchemyError) -> StoreUnavailable:
+    text = str(exc).partition("\n")[0]
+    return StoreUnavailable(f"{place} cannot be read: {text}")

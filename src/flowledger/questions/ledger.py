@@ -1,0 +1,175 @@
+"""The ledger, read: each question is one method, one named block of SQL, one type of row."""
+
+import re
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from flowledger.config import without_password
+from flowledger.errors import NotFound
+from flowledger.questions import content
+from flowledger.questions.catalog import catalog
+from flowledger.questions.engine import open_engine, reading
+from flowledger.questions.rows import (
+    CallRow,
+    Content,
+    ErrorCount,
+    FeatureNumbers,
+    LedgerSize,
+    Losses,
+    RecentCall,
+    StoredCall,
+    Totals,
+)
+
+__all__ = ["Ledger"]
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+SHORTEST_PREFIX = 6
+FULL_ID = 32
+MOST_NAMED = 5
+CONTENT_GONE = "its prompt and response are not in MLflow any more: the trace was deleted"
+
+_hex = re.compile(r"[0-9a-f]+")
+
+
+class Ledger:
+    """Read-only questions to the database that calls are stored in.
+
+    May be shared by threads. Every method raises `NotFound` where nothing is stored yet, and
+    `StoreUnavailable` where the database does not answer.
+
+    Args:
+        tracking_uri: the database, as MLflow writes it: `sqlite:///...` or `postgresql://...`.
+
+    Raises:
+        NotFound: there is no such SQLite file.
+        StoreMisconfigured: the URI names no database.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.place = without_password(tracking_uri)
+        self._engine = open_engine(tracking_uri)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._engine.dispose()
+
+    def recent(self, limit: int = 20) -> list[RecentCall]:
+        """The latest calls, newest first."""
+        return self._ask("recent_calls", RecentCall, limit=limit)
+
+    def by_feature(self) -> list[FeatureNumbers]:
+        """Calls, failures, tokens, cost and latency of each feature, over all calls."""
+        return self._ask("calls_by_feature", FeatureNumbers)
+
+    def totals(self) -> Totals:
+        """The same over all features together."""
+        return self._ask("call_totals", Totals)[0]
+
+    def errors(self) -> list[ErrorCount]:
+        """How many calls failed with each type of error."""
+        return self._ask("errors_by_type", ErrorCount)
+
+    def calls_of_process(self, producer_id: str) -> int:
+        """How many calls of one process are stored."""
+        return int(self._value("calls_of_process", producer_id=producer_id) or 0)
+
+    def size(self) -> LedgerSize:
+        """How many records there are."""
+        return self._ask("ledger_size", LedgerSize)[0]
+
+    def losses(self) -> Losses:
+        """What applications counted but could not keep."""
+        return self._ask("dropped_records", Losses)[0]
+
+    def revision(self) -> str | None:
+        """The Alembic revision of MLflow's tables; None where there are none."""
+        with reading(self._engine, self.place) as connection:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return None
+        revision: str | None = self._value("mlflow_revision")
+        return revision
+
+    def call(self, wanted: str) -> StoredCall:
+        """Everything kept about one call.
+
+        Args:
+            wanted: the call's id, its trace's id, or at least 6 characters that begin only one.
+
+        Raises:
+            NotFound: no call, or more than one, has such an id; the message says what to give.
+        """
+        row = self._ask("call_by_id", CallRow, id=self._resolve(wanted))[0]
+        columns = msgspec.structs.asdict(row)
+        details = msgspec.json.decode(columns.pop("details"))
+        content, traced = self._content(row)
+        if not traced and row.content is None:
+            details["notes"] = [*details.get("notes", ()), CONTENT_GONE]
+        return msgspec.convert(
+            {
+                **columns,
+                **details,
+                "experiment": self._value("experiment_name", experiment_id=row.experiment_id),
+                "trace_id": f"tr-{row.id}" if traced else None,
+                "content": content,
+            },
+            StoredCall,
+        )
+
+    def _content(self, row: CallRow) -> tuple[Content, bool]:
+        """What was asked and answered, and whether a trace holds it."""
+        if row.content is not None:
+            return content.of_ledger(row.content), False
+        span = self._value("span_content", trace_id=f"tr-{row.id}", span_id=row.id[16:])
+        return (Content(), False) if span is None else (content.of_span(span), True)
+
+    def _resolve(self, wanted: str) -> str:
+        prefix = wanted.strip().lower().removeprefix("tr-").replace("-", "")
+        if not _hex.fullmatch(prefix) or not SHORTEST_PREFIX <= len(prefix) <= FULL_ID:
+            raise NotFound(
+                f"{wanted!r} is no call's id: give {FULL_ID} hexadecimal characters, or the first "
+                f"{SHORTEST_PREFIX} or more; `flowledger recent` lists them"
+            )
+        ids = self._beginning_with(prefix)
+        if not ids:
+            raise NotFound(f"no call with the id {wanted} is stored in {self.place}")
+        if len(ids) > 1:
+            named = ", ".join(ids[:MOST_NAMED]) + (" and others" if len(ids) > MOST_NAMED else "")
+            raise NotFound(f"several ids begin with {wanted}, give more characters: {named}")
+        return ids[0]
+
+    def _beginning_with(self, prefix: str) -> list[str]:
+        beyond = f"{prefix}g"  # ids are hexadecimal, so all that begin with it sort before this
+        bounds = {"first": prefix, "beyond": beyond, "limit": MOST_NAMED + 1}
+        return [str(row[0]) for row in self._rows("ids_between", bounds)]
+
+    def _value(self, name: str, **parameters: Any) -> Any:
+        """The first column of the first row, or None when there is no row."""
+        rows = self._rows(name, parameters)
+        return rows[0][0] if rows else None
+
+    def _ask(self, name: str, row_type: type[R], **parameters: Any) -> list[R]:
+        flags = {f.name: sa.Boolean() for f in msgspec.structs.fields(row_type) if f.type is bool}
+        rows = self._rows(name, parameters, flags)
+        return [msgspec.convert(row._asdict(), row_type) for row in rows]
+
+    def _rows(
+        self, name: str, parameters: dict[str, Any], flags: dict[str, sa.Boolean] | None = None
+    ) -> list[sa.Row[Any]]:
+        """Every row a block answers; `flags` are columns that SQLite keeps as 0 and 1."""
+        question = sa.text(catalog()[name].sql)
+        typed = question.columns(**flags) if flags else question
+        with reading(self._engine, self.place) as connection:
+            return list(connection.execute(typed, parameters))

@@ -1,0 +1,19 @@
+-- What stands in MLflow's own tables beside the ledger. Each by its primary key: the ledger may
+-- live in another database one day.
+
+-- name: experiment_name
+-- The name of the MLflow experiment a call went to.
+SELECT name
+FROM experiments
+WHERE experiment_id = :experiment_id
+
+-- name: span_content
+-- A call's trace: its one span, as JSON, with what was asked and answered.
+SELECT content
+FROM spans
+WHERE trace_id = :trace_id AND span_id = :span_id
+
+-- name: mlflow_revision
+-- The Alembic revision of MLflow's tables.
+SELECT version_num AS revision
+FROM alembic_version
