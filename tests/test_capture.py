@@ -189,6 +189,7 @@ def test_a_call_inside_a_call_has_it_for_a_parent(calls: list[Call]) -> None:
     outer()
     inner_call, outer_call = calls
     assert outer_call.id == inner_call.parent_id
+    assert (0, 1) == (inner_call.inner_calls, outer_call.inner_calls)
 
 
 def test_tokens_reported_inside_are_not_reported_again_outside(calls: list[Call]) -> None:

@@ -15,17 +15,18 @@ __all__ = ["EMPTY", "Context", "carried", "context", "current"]
 class Pending:
     """A call under way: made when it starts, read when it ends.
 
-    `counted` becomes true when a call inside it reported its own usage, so that the outer call does
-    not report the same tokens again.
+    `inner_calls` counts the calls made inside it, and `counted` becomes true when one of them
+    reported its own usage, so that the outer call does not report the same tokens again.
     """
 
-    __slots__ = ("counted", "first_token_ns", "id", "start_ns", "started")
+    __slots__ = ("counted", "first_token_ns", "id", "inner_calls", "start_ns", "started")
 
     def __init__(self, call_id: str, start_ns: int, started: int) -> None:
         self.id = call_id
         self.start_ns = start_ns
         self.started = started
         self.first_token_ns: int | None = None
+        self.inner_calls = 0
         self.counted = False
 
 

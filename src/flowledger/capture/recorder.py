@@ -144,12 +144,14 @@ def _call(recorder: Recorder, pending: Pending, context: Context, fields: dict[s
         **inherited,
         id=pending.id,
         start_ns=pending.start_ns,
+        inner_calls=pending.inner_calls,
         actor=recorder.placed(context.actor),
     )
     if context.tags:
         call = msgspec.structs.replace(call, tags={**context.tags, **call.tags})
-    if context.parent is not None and call.usage.total_tokens is not None:
-        context.parent.counted = True
+    if context.parent is not None:
+        context.parent.inner_calls += 1
+        context.parent.counted |= call.usage.total_tokens is not None
     if call.experiment is None:
         call = msgspec.structs.replace(call, experiment=recorder.experiment(call))
     return call

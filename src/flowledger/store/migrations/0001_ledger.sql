@@ -1,4 +1,5 @@
 -- The ledger beside MLflow's tables. Times are Unix milliseconds, money is US dollars.
+-- A call with inner calls groups them: those asked a model, it did not, and is not counted as one.
 -- A NULL cost is an unknown price, a NULL token count an unknown number: neither is ever 0.
 
 CREATE TABLE llm_calls (
@@ -7,6 +8,7 @@ CREATE TABLE llm_calls (
     seq BIGINT NOT NULL,
     experiment_id INTEGER NOT NULL,
     parent_id VARCHAR(32),
+    inner_calls BIGINT NOT NULL,
     start_ms BIGINT NOT NULL,
     received_ms BIGINT NOT NULL,
     latency_ms DOUBLE PRECISION NOT NULL,
