@@ -156,10 +156,10 @@ class Call(_Base, tag="call"):
     `start_ns` is Unix time in nanoseconds; `duration_ns` and `first_token_ns` count from it.
     `model_asked` is the name the caller gave, `model` the one that answered. `settings` holds the
     request's own parameters (`temperature`, `max_tokens`, ...). `prompt` and `response` are text or
-    plain JSON values. `inner_calls` says how many calls were made inside this one: those ask a model,
-    this one only groups them. `params`, `metrics` and `tags` are the caller's own, written beside ours.
-    `cost_usd` is set only when the caller knows the price better than the price list. `notes` say
-    in plain words what was changed on the way in (cut, replaced).
+    plain JSON values. `inner_calls` says how many calls were made inside this one: those asked a
+    model, this one only groups them. `params`, `metrics` and `tags` are the caller's own, written
+    beside ours. `cost_usd` is set only when the caller knows the price better than the price list.
+    `notes` say in plain words what was changed on the way in (cut, replaced).
     """
 
     duration_ns: int = 0
