@@ -8,7 +8,6 @@ import atexit
 import getpass
 import itertools
 import os
-import socket
 import sys
 import threading
 import time
@@ -239,7 +238,7 @@ def _this_process(producer_id: str) -> Producer:
         id=producer_id,
         producer=producer_id,
         start_ns=time.time_ns(),
-        host=socket.gethostname()[:100],
+        host=os.uname().nodename[:100],
         pid=os.getpid(),
         user=_user_name(),
         source=(sys.argv[0] if sys.argv else "")[-300:],
