@@ -61,7 +61,7 @@ def money(usd: float | None) -> str:
         return UNKNOWN
     if usd == 0 or usd >= 100:
         return f"${usd:,.2f}"
-    return f"${usd:.4f}" if usd >= 0.01 else f"${usd:.2g}" if usd < 1e-4 else f"${usd:.6f}"
+    return f"${usd:.4f}" if usd >= 0.01 else f"${usd:.6f}" if usd >= 1e-4 else f"${usd:.8f}"
 
 
 def duration(milliseconds: float | None) -> str:

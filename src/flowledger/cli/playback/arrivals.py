@@ -21,6 +21,7 @@ COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 LONGEST_LINE = 1000
 MOST_TOKENS = 10_000_000
 CHECKED_BYTES = 64 << 20
+CHECKED_LINES = 100
 
 
 class Arrival(NamedTuple):
@@ -55,13 +56,14 @@ def arrivals_in(path: Path, limit: int | None = None) -> Iterator[Arrival]:
 def check(path: Path, limit: int | None = None) -> int | None:
     """How many arrivals there are, after a look at each of them.
 
-    Of a file over 64 MiB only the beginning is looked at, and the number is None.
+    Of a file over 64 MiB only the first 100 are looked at, and the number is None.
 
     Raises:
         ConfigError: as `arrivals_in`, or there is no arrival at all.
     """
     large = os.path.getsize(path) > CHECKED_BYTES
-    found = sum(1 for _ in arrivals_in(path, min(limit or 1000, 1000) if large else limit))
+    first = min(limit or CHECKED_LINES, CHECKED_LINES) if large else limit
+    found = sum(1 for _ in arrivals_in(path, first))
     if not found:
         raise ConfigError(f"{path.name} has no arrivals: there is no line after its header")
     return limit if large else found

@@ -13,6 +13,7 @@ from flowledger.cli.playback.stage import named_by
 from flowledger.cli.text import Column, duration, money, number, print_table
 from flowledger.config import Settings, without_password
 from flowledger.questions import FeatureNumbers, Ledger, Totals
+from flowledger.records import Kind
 
 __all__ = ["print_numbers", "print_ways_to_look"]
 
@@ -60,14 +61,16 @@ def _cells(name: str, row: FeatureNumbers | Totals) -> list[str]:
         name,
         number(row.calls),
         number(row.failed),
-        number(row.input_tokens),
-        number(row.output_tokens),
-        number(row.total_tokens),
-        money(row.cost_usd),
+        *(_tokens(n) for n in (row.input_tokens, row.output_tokens, row.total_tokens)),
+        money(row.cost_usd) if row.cost_usd is not None or row.unpriced else "-",
         number(row.unpriced),
         duration(row.p50_ms),
         duration(row.p95_ms),
     ]
+
+
+def _tokens(count: int | None) -> str:
+    return "-" if count is None else number(count)
 
 
 def _remarks(ledger: Ledger, totals: Totals, made_here: int) -> Iterator[str]:
@@ -82,9 +85,9 @@ def _remarks(ledger: Ledger, totals: Totals, made_here: int) -> Iterator[str]:
 
 
 def _worth_showing(ledger: Ledger) -> str:
-    """The latest call of a model that worked, or else the latest of all."""
+    """The latest chat that worked, or else the latest call of all."""
     calls = ledger.recent(100)
-    good = (call.id for call in calls if call.success and call.total_tokens and call.user_id)
+    good = (call.id for call in calls if call.success and call.kind == Kind.CHAT)
     return next(good, calls[0].id if calls else "ID")
 
 

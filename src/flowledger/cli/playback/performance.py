@@ -145,6 +145,8 @@ def _store(recorder: "Recorder", made: int, patience: float) -> bool:
         return _print_stored(recorder, made, waited) and flushed
     except NotFound:
         click.echo("Nothing is stored.")
+        if made and flushed:
+            click.echo("The calls were taken, though: was the database deleted under a collector?")
         return made == 0
 
 

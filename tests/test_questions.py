@@ -1,0 +1,383 @@
+"""Questions: named SQL that answers the same on SQLite and PostgreSQL, over all that is stored."""
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from flowledger.config import Destination
+from flowledger.errors import NotFound, StoreMisconfigured, StoreUnavailable
+from flowledger.questions import (
+    Block,
+    ErrorCount,
+    FeatureNumbers,
+    Ledger,
+    LedgerSize,
+    Losses,
+    RecentCall,
+    Totals,
+    catalog,
+)
+from flowledger.questions.catalog import parse
+from flowledger.questions.engine import open_engine
+from flowledger.questions.rows import CallRow
+from flowledger.records import Actor, Call, Gap, Kind, Outcome, Producer, ToolCall, Usage, encode
+from flowledger.store import open_sink
+from tests.calls import NOW_NS, a_call
+
+PROCESS = "0" * 32
+ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
+    "recent_calls": RecentCall,
+    "call_by_id": CallRow,
+    "calls_by_feature": FeatureNumbers,
+    "call_totals": Totals,
+    "errors_by_type": ErrorCount,
+    "ledger_size": LedgerSize,
+    "dropped_records": Losses,
+    "ids_between": ("id",),
+    "calls_of_process": ("calls",),
+    "experiment_name": ("name",),
+    "span_content": ("content",),
+    "mlflow_revision": ("revision",),
+}
+VALUES = {
+    "limit": 5,
+    "first": "0",
+    "beyond": "g",
+    "id": "0" * 32,
+    "producer_id": PROCESS,
+    "experiment_id": 1,
+    "trace_id": "tr-0",
+    "span_id": "0",
+}
+
+
+def store(uri: str, *records: Call | Gap, store_as: str = "run+trace") -> None:
+    """Put records where the collector would."""
+    root = "/nonexistent/mlruns"
+    sink = open_sink(Destination(tracking_uri=uri, artifact_root=root, store_as=store_as))
+    producer = Producer(id=PROCESS, producer=PROCESS, host="h", pid=7, source="app.py")
+    assert sink.write([encode(producer), *map(encode, records)]) == []
+    sink.close()
+
+
+def free(**fields: Any) -> Call:
+    """A call of a model with no price, of which nothing is known but these fields."""
+    return a_call(
+        **{"usage": Usage(), "model": None, "model_asked": None, "kind": "custom"} | fields
+    )
+
+
+def columns_of(answer: type[msgspec.Struct] | tuple[str, ...]) -> set[str]:
+    return set(answer if isinstance(answer, tuple) else answer.__struct_fields__)
+
+
+def test_every_question_runs_and_answers_the_columns_of_its_row(database_uri: str) -> None:
+    store(database_uri, a_call())
+    engine = open_engine(database_uri)
+    answered = {}
+    for block in catalog().values():
+        values = {name: VALUES[name] for name in block.parameters}
+        with engine.connect() as connection:
+            answered[block.name] = set(connection.execute(sa.text(block.sql), values).keys())
+    engine.dispose()
+    assert {name: columns_of(answer) for name, answer in ANSWERS.items()} == answered
+
+
+def test_no_question_uses_words_of_one_dialect() -> None:
+    words = ("::", " FILTER", "ILIKE", "PERCENTILE", "STRFTIME", "TO_TIMESTAMP", "SELECT *", "GLOB")
+    found = {(b.name, word) for b in catalog().values() for word in words if word in b.sql.upper()}
+    assert set() == found
+
+
+def test_every_question_says_in_a_sentence_what_it_asks() -> None:
+    assert [] == [block.name for block in catalog().values() if block.description[-1] != "."]
+
+
+def test_a_file_is_taken_apart_into_named_and_described_blocks() -> None:
+    one = "-- name: one\n-- First.\n-- Line.\nSELECT :a,\n  2;\n\n"
+    source = f"-- About the file.\n\n{one}-- name: two\n-- S.\nSELECT 1"
+    expected = [
+        Block(name="one", description="First. Line.", sql="SELECT :a,\n  2"),
+        Block(name="two", description="S.", sql="SELECT 1"),
+    ]
+    assert expected == parse(source)
+
+
+def test_a_block_knows_the_names_of_its_values() -> None:
+    assert {"limit"} == catalog()["recent_calls"].parameters
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "-- name: Big\n-- Says.\nSELECT 1",
+        "-- name:\n-- S.\nSELECT 1",
+        "-- name: a\nSELECT 1",
+        "-- name: a\n-- S.",
+    ],
+    ids=["capital", "no name", "no sentence", "no SQL"],
+)
+def test_a_block_without_its_parts_is_refused(source: str) -> None:
+    with pytest.raises(ValueError, match="-- name"):
+        parse(source)
+
+
+def nearest_rank(values: Sequence[float], percent: int) -> float:
+    return sorted(values)[max(1, math.ceil(len(values) * percent / 100)) - 1]
+
+
+def test_percentiles_are_exact_over_every_call_of_a_feature(database_uri: str) -> None:
+    chance = random.Random(7)
+    latencies = {
+        f"feature-{size}": [chance.randrange(1, 10**6) * 1000 for _ in range(size)]
+        for size in (1, 2, 3, 19, 20, 21, 99, 100, 101, 250)
+    }
+    store(
+        database_uri,
+        *(free(feature=name, duration_ns=ns) for name, some in latencies.items() for ns in some),
+    )
+    expected = {
+        name: (nearest_rank(some, 50) / 1e6, nearest_rank(some, 95) / 1e6)
+        for name, some in latencies.items()
+    }
+    everything = [ns for some in latencies.values() for ns in some]
+    with Ledger(database_uri) as ledger:
+        rows, totals = ledger.by_feature(), ledger.totals()
+    assert expected == {row.feature: (row.p50_ms, row.p95_ms) for row in rows}
+    assert nearest_rank(everything, 50) / 1e6 == totals.p50_ms
+    assert nearest_rank(everything, 95) / 1e6 == totals.p95_ms
+
+
+def test_numbers_of_a_feature_are_sums_over_its_calls(database_uri: str) -> None:
+    usage = Usage(input_tokens=10, output_tokens=2)
+    store(
+        database_uri,
+        free(feature="a", usage=usage, cost_usd=0.25, duration_ns=1_000_000),
+        free(feature="a", usage=usage, cost_usd=0.5, duration_ns=2_000_000),
+        free(feature="a", outcome=Outcome(success=False, error_type="E"), duration_ns=3_000_000),
+    )
+    expected = FeatureNumbers(
+        feature="a",
+        calls=3,
+        failed=1,
+        input_tokens=20,
+        output_tokens=4,
+        total_tokens=24,
+        cost_usd=0.75,
+        unpriced=0,
+        p50_ms=2.0,
+        p95_ms=3.0,
+    )
+    with Ledger(database_uri) as ledger:
+        assert [expected] == ledger.by_feature()
+        assert [ErrorCount(error_type="E", calls=1)] == ledger.errors()
+
+
+def test_an_unknown_price_is_counted_and_never_zero(database_uri: str) -> None:
+    model = {"model": "house-7b", "model_asked": "house-7b", "provider": "house", "kind": Kind.CHAT}
+    store(
+        database_uri,
+        free(feature="house", usage=Usage(input_tokens=1, output_tokens=1), **model),
+        free(feature="house", usage=Usage(images=1), kind=Kind.IMAGE),
+        free(feature="house", outcome=Outcome(success=False), **model),
+        free(feature="house"),
+    )
+    with Ledger(database_uri) as ledger:
+        [row] = ledger.by_feature()
+    assert (4, None, 2) == (row.calls, row.cost_usd, row.unpriced)
+
+
+def test_a_call_around_other_calls_is_not_counted_besides_them(database_uri: str) -> None:
+    outer = free(feature="a", cost_usd=9.0)
+    inner = [free(feature="a", parent_id=outer.id, cost_usd=1.0) for _ in range(2)]
+    alone = free(feature="a", cost_usd=1.0)
+    store(database_uri, outer, *inner, alone)
+    with Ledger(database_uri) as ledger:
+        [row] = ledger.by_feature()
+        assert (3, 3.0) == (row.calls, row.cost_usd)
+        assert (3, 3.0) == (ledger.totals().calls, ledger.totals().cost_usd)
+        assert 3 == ledger.calls_of_process(PROCESS)
+        assert 4 == ledger.size().records
+
+
+def test_no_feature_and_a_feature_called_null_are_two(database_uri: str) -> None:
+    store(database_uri, free(feature=None), free(feature="null"), free(feature=""))
+    with Ledger(database_uri) as ledger:
+        assert {None, "null", ""} == {row.feature for row in ledger.by_feature()}
+
+
+def test_totals_of_an_empty_ledger_are_none_at_all(database_uri: str) -> None:
+    store(database_uri)
+    with Ledger(database_uri) as ledger:
+        totals = ledger.totals()
+        assert (0, 0, None, None, 0) == (
+            totals.calls,
+            totals.failed,
+            totals.total_tokens,
+            totals.cost_usd,
+            totals.unpriced,
+        )
+        assert [] == [*ledger.by_feature(), *ledger.recent(), *ledger.errors()]
+        assert LedgerSize(records=0, last_ms=None) == ledger.size()
+
+
+def test_recent_calls_come_newest_first_and_so_many_as_asked(database_uri: str) -> None:
+    calls = [a_call(start_ns=NOW_NS - place * 10**9) for place in range(5)]
+    store(database_uri, *reversed(calls))
+    with Ledger(database_uri) as ledger:
+        assert [call.id for call in calls[:3]] == [row.id for row in ledger.recent(3)]
+
+
+def test_what_had_no_room_is_told_with_its_processes(database_uri: str) -> None:
+    gaps = [
+        Gap(id=f"{n:032x}", producer=f"{n:032x}", first_seq=1, last_seq=9, count=n) for n in (3, 4)
+    ]
+    store(database_uri, *gaps)
+    with Ledger(database_uri) as ledger:
+        assert Losses(dropped=7, processes=2) == ledger.losses()
+
+
+TOOL = ToolCall(name="look_up", id="t-1", arguments='{"order": 7}')
+CONTENTS: dict[str, dict[str, Any]] = {
+    "messages": {"prompt": [{"role": "user", "content": "Hi \u00e9\x00"}], "response": "Yes."},
+    "tools": {
+        "prompt": [{"role": "user", "content": "Where?"}],
+        "response": None,
+        "tool_calls": [TOOL],
+    },
+    "arguments": {"kind": "custom", "prompt": {"ticket": 7}, "response": {"answer": [1, 2]}},
+    "plain": {"kind": "embedding", "prompt": ["a", "b"], "response": 3},
+    "nothing": {"prompt": None, "response": None},
+    "failed": {"outcome": Outcome(success=False, error_type="E", message="m", stack="s\nt")},
+}
+
+
+@pytest.mark.parametrize("store_as", ["run+trace", "run", "trace", "ledger"])
+def test_a_call_is_read_back_as_it_was_recorded(sqlite_uri: str, store_as: str) -> None:
+    calls = {name: a_call(**fields) for name, fields in CONTENTS.items()}
+    store(sqlite_uri, *calls.values(), store_as=store_as)
+    with Ledger(sqlite_uri) as ledger:
+        read = {name: ledger.call(call.id).content for name, call in calls.items()}
+    for name, call in calls.items():
+        content = read[name]
+        assert (call.prompt, call.response, call.tool_calls, call.outcome.stack) == (
+            content.prompt,
+            content.response,
+            content.tool_calls,
+            content.stack,
+        ), name
+
+
+def test_everything_about_a_call_is_there(database_uri: str) -> None:
+    call = a_call(
+        params={"chunk": 3},
+        metrics={"score": 0.5},
+        tags={"team": "x"},
+        notes=["cut"],
+        actor=Actor(user_id="ana", session_id="s", user_role="agent", environment="test"),
+    )
+    store(database_uri, call)
+    with Ledger(database_uri) as ledger:
+        read = ledger.call(call.id)
+    assert (call.id, f"tr-{call.id}", "support") == (read.id, read.trace_id, read.experiment)
+    assert ("ana", "agent", "test") == (read.user_id, read.user_role, read.environment)
+    assert ({"chunk": 3}, {"score": 0.5}, {"team": "x"}) == (read.params, read.metrics, read.tags)
+    assert ({"temperature": 0.7, "max_tokens": 100}, ["cut"]) == (read.settings, read.notes)
+    assert ("h", 7, "app.py", True) == (
+        read.process_host,
+        read.process_pid,
+        read.process_source,
+        read.success,
+    )
+
+
+def test_a_call_whose_trace_was_deleted_says_so(sqlite_uri: str) -> None:
+    call = a_call()
+    store(sqlite_uri, call)
+    engine = sa.create_engine(sqlite_uri)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM spans")
+    engine.dispose()
+    with Ledger(sqlite_uri) as ledger:
+        read = ledger.call(call.id)
+    assert (None, None) == (read.trace_id, read.content.prompt)
+    assert "the trace was deleted" in read.notes[-1]
+
+
+def test_the_beginning_of_an_id_is_enough_when_only_one_has_it(database_uri: str) -> None:
+    one, other = a_call(id="0" * 31 + "1"), a_call(id="abcdef" + "0" * 26)
+    store(database_uri, one, other)
+    with Ledger(database_uri) as ledger:
+        for wanted in (other.id, "abcdef", "ABCDEF0", f"tr-{other.id}", " abcdef-000 "):
+            assert other.id == ledger.call(wanted).id, wanted
+
+
+def test_an_id_that_begins_several_calls_is_answered_with_theirs(sqlite_uri: str) -> None:
+    ids = [f"abcdef{number:026x}" for number in range(7)]
+    store(sqlite_uri, *(a_call(id=call_id) for call_id in ids))
+    with Ledger(sqlite_uri) as ledger, pytest.raises(NotFound) as raised:
+        ledger.call("abcdef")
+    assert all(call_id in str(raised.value) for call_id in ids[:5])
+    assert "and others" in str(raised.value)
+
+
+@pytest.mark.parametrize("wanted", ["", "abc", "x" * 32, "0" * 33, "%", "' OR 1=1 --"])
+def test_what_is_no_id_is_told_what_one_looks_like(sqlite_uri: str, wanted: str) -> None:
+    store(sqlite_uri)
+    with Ledger(sqlite_uri) as ledger, pytest.raises(NotFound, match="flowledger recent"):
+        ledger.call(wanted)
+
+
+def test_an_id_nobody_has_is_not_found(sqlite_uri: str) -> None:
+    store(sqlite_uri)
+    with Ledger(sqlite_uri) as ledger, pytest.raises(NotFound, match="no call with the id"):
+        ledger.call("abcdef")
+
+
+def test_a_database_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "none.db"
+    with pytest.raises(
+        NotFound, match=r"nothing is stored yet in .*none\.db, which does not exist"
+    ):
+        Ledger(f"sqlite:///{path}")
+    assert not path.exists()
+
+
+def test_a_database_without_a_ledger_holds_nothing_yet(database_uri: str) -> None:
+    with Ledger(database_uri) as ledger, pytest.raises(NotFound, match="nothing is stored yet"):
+        ledger.recent()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "text.db"
+    path.write_text("this is text\n" * 500)
+    with Ledger(f"sqlite:///{path}") as ledger, pytest.raises(StoreUnavailable, match=r"text\.db"):
+        ledger.recent()
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
+    uri = "postgresql://ana:secret@127.0.0.1:1/x"
+    with Ledger(uri) as ledger, pytest.raises(StoreUnavailable) as raised:
+        ledger.recent()
+    assert "ana@127.0.0.1:1" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "file:///tmp/mlruns"])
+def test_what_is_no_database_is_told_where_to_look(uri: str) -> None:
+    with pytest.raises(StoreMisconfigured, match="is no database"):
+        Ledger(uri)
+
+
+def test_nothing_can_be_written_through_a_ledger(database_uri: str) -> None:
+    store(database_uri, a_call())
+    engine = open_engine(database_uri)
+    with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
+        connection.exec_driver_sql("DELETE FROM llm_calls")
+    engine.dispose()
