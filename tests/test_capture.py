@@ -390,3 +390,15 @@ def test_the_same_warning_is_told_once_a_minute_with_a_count(
     now[0] += 61
     logs.warn("test", "lost %d", 9)
     assert ["lost 0", "lost 9 (4 more times since)"] == caplog.messages
+
+
+def test_calls_inside_a_tracked_function_inherit_its_feature(calls: list[Call]) -> None:
+    @flowledger.track(feature="search", experiment="Search")
+    def search() -> None:
+        flowledger.record(model="gpt-4o", operation="inner")
+        answer("keeps its own")
+
+    search()
+    flowledger.record(model="gpt-4o", operation="outside")
+    expected = [("search", "Search"), ("support", "Search"), ("search", "Search"), (None, None)]
+    assert expected == [(call.feature, call.experiment) for call in calls]

@@ -194,7 +194,7 @@ def test_an_unknown_price_is_counted_and_never_zero(database_uri: str) -> None:
 
 
 def test_a_call_around_other_calls_is_not_counted_besides_them(database_uri: str) -> None:
-    outer = free(feature="a", cost_usd=9.0)
+    outer = free(feature="a", cost_usd=9.0, inner_calls=2)
     inner = [free(feature="a", parent_id=outer.id, cost_usd=1.0) for _ in range(2)]
     alone = free(feature="a", cost_usd=1.0)
     store(database_uri, outer, *inner, alone)

@@ -54,7 +54,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every part of a record shares."""
 
 
-class Actor(_Struct):
+class Actor(_Struct, frozen=True):
     """Who asked, and why.
 
     `environment` is where the application runs (`production`, `staging`, ...).
@@ -68,7 +68,7 @@ class Actor(_Struct):
     environment: str | None = None
 
 
-class Usage(_Struct):
+class Usage(_Struct, frozen=True):
     """What a call consumed, in the provider's own numbers where it gave them.
 
     `input_tokens` includes `cached_input_tokens`, `cache_write_tokens` and `input_audio_tokens`;
@@ -96,7 +96,7 @@ class Usage(_Struct):
         return (self.input_tokens or 0) + (self.output_tokens or 0)
 
 
-class Cost(_Struct):
+class Cost(_Struct, frozen=True):
     """What a call cost in US dollars; `total` may be known where its parts are not."""
 
     total: float
@@ -104,7 +104,7 @@ class Cost(_Struct):
     output: float | None = None
 
 
-class Outcome(_Struct):
+class Outcome(_Struct, frozen=True):
     """Whether a call worked, and if not, what was raised."""
 
     success: bool = True
@@ -113,7 +113,7 @@ class Outcome(_Struct):
     stack: str | None = None
 
 
-class Prompt(_Struct):
+class Prompt(_Struct, frozen=True):
     """Which prompt was used: its name and version in a registry, and the hash of its text."""
 
     name: str | None = None
@@ -121,7 +121,7 @@ class Prompt(_Struct):
     hash: str | None = None
 
 
-class ToolCall(_Struct):
+class ToolCall(_Struct, frozen=True):
     """A function the model asked for; `arguments` and `result` are as they were sent, as text."""
 
     name: str
@@ -136,7 +136,7 @@ _WORKED = Outcome()
 _NO_PROMPT = Prompt()
 
 
-class _Base(_Struct, tag_field="type"):
+class _Base(_Struct, frozen=True, tag_field="type"):
     """What every record carries.
 
     `id` is a UUIDv7 in hex, made when the thing began. `producer` names the process that saw it and
@@ -150,7 +150,7 @@ class _Base(_Struct, tag_field="type"):
     unknown: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Call(_Base, tag="call"):
+class Call(_Base, frozen=True, tag="call"):
     """One call of a model, or of a function that was tracked.
 
     `start_ns` is Unix time in nanoseconds; `duration_ns` and `first_token_ns` count from it.
@@ -189,7 +189,7 @@ class Call(_Base, tag="call"):
     notes: list[str] = msgspec.field(default_factory=list)
 
 
-class Job(_Base, tag="job"):
+class Job(_Base, frozen=True, tag="job"):
     """A piece of work that groups calls: a parent run in MLflow."""
 
     duration_ns: int = 0
@@ -204,7 +204,7 @@ class Job(_Base, tag="job"):
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Span(_Base, tag="span"):
+class Span(_Base, frozen=True, tag="span"):
     """A step inside a job or a call, with its inputs and outputs."""
 
     duration_ns: int = 0
@@ -217,7 +217,7 @@ class Span(_Base, tag="span"):
     outcome: Outcome = _WORKED
 
 
-class Artifact(_Base, tag="artifact"):
+class Artifact(_Base, frozen=True, tag="artifact"):
     """A file to keep with a run: `path` inside the run's artifacts, `content` its bytes."""
 
     run_id: str = ""
@@ -226,7 +226,7 @@ class Artifact(_Base, tag="artifact"):
     content: bytes = b""
 
 
-class Producer(_Base, tag="producer"):
+class Producer(_Base, frozen=True, tag="producer"):
     """The process that wrote a journal: where it ran, as whom, and from which program."""
 
     host: str = ""
@@ -236,7 +236,7 @@ class Producer(_Base, tag="producer"):
     version: str = ""
 
 
-class Gap(_Base, tag="gap"):
+class Gap(_Base, frozen=True, tag="gap"):
     """Records a process numbered but could not keep: `count` of them, between two numbers."""
 
     first_seq: int = 0

@@ -104,6 +104,12 @@ class _Tracked:
         self._fields = fields
         self._names = names
         self._content = content
+        inherited = {name: fields[name] for name in ("feature", "experiment")}
+        self._inherited = {name: value for name, value in inherited.items() if value is not None}
+
+    def under(self, pending: Pending) -> "_Under":
+        """While the function's own code runs, calls made there belong to this one."""
+        return _Under(pending, self._inherited)
 
     def failed(self, pending: Pending, error: BaseException, asked: Any) -> None:
         """The function raised."""
@@ -120,9 +126,9 @@ class _Tracked:
 
     def _read(self, pending: Pending, answer: Any) -> dict[str, Any]:
         reading = read_answer(answer)
-        fields: dict[str, Any] = {"tool_calls": reading.tool_calls, "model": reading.model}
-        if reading.usage is not None and not pending.counted:
-            fields["usage"] = reading.usage
+        fields: dict[str, Any] = {"tool_calls": reading.tool_calls}
+        if not pending.counted:
+            fields |= {"usage": reading.usage, "model": reading.model}
         if self._content:
             fields["response"] = reading.response
         return fields
@@ -145,15 +151,17 @@ class _Tracked:
 
 
 class _Under:
-    """Makes a pending call the parent of calls made inside it."""
+    """Makes a pending call the parent of calls made inside it, which inherit its feature."""
 
-    __slots__ = ("_pending", "_token")
+    __slots__ = ("_inherited", "_pending", "_token")
 
-    def __init__(self, pending: Pending) -> None:
+    def __init__(self, pending: Pending, inherited: dict[str, str]) -> None:
         self._pending = pending
+        self._inherited = inherited
 
     def __enter__(self) -> None:
-        inside = msgspec.structs.replace(carried.get(), parent=self._pending)
+        outer = carried.get()
+        inside = msgspec.structs.replace(outer, parent=self._pending, **self._inherited)
         self._token = carried.set(inside)
 
     def __exit__(self, *exc_info: object) -> None:
@@ -178,7 +186,7 @@ def _plain(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any
             return function(*args, **kwargs)
         pending = recorder.begin()
         try:
-            with _Under(pending):
+            with tracked.under(pending):
                 answer = function(*args, **kwargs)
         except BaseException as exc:
             tracked.failed(pending, exc, (args, kwargs))
@@ -195,7 +203,7 @@ def _coroutine(function: Callable[..., Any], tracked: _Tracked) -> Callable[...,
             return await function(*args, **kwargs)
         pending = recorder.begin()
         try:
-            with _Under(pending):
+            with tracked.under(pending):
                 answer = await function(*args, **kwargs)
         except BaseException as exc:
             tracked.failed(pending, exc, (args, kwargs))
@@ -217,7 +225,7 @@ class _Stream:
 
     def running(self) -> _Under:
         """Makes this call the parent only while the generator's own code runs."""
-        return _Under(self._pending)
+        return self._tracked.under(self._pending)
 
     def saw(self, item: Any) -> None:
         recorder.first_token(self._pending)

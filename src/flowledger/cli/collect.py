@@ -3,10 +3,9 @@
 import logging
 import signal
 import sys
+from pathlib import Path
 
 import click
-
-from pathlib import Path
 
 from flowledger import config
 from flowledger.config import Destination
@@ -57,19 +56,19 @@ def command(once: bool, timeout: float, detached: bool) -> None:
 def _stay(settings: config.Settings, idle_seconds: float | None) -> None:
     folder = settings.journal_folder
     with collector_lock(folder) as ours:
-        if not ours:
+        if not ours():
             click.echo(f"another collector already serves {folder}", err=True)
             return
         collector = Collector(folder, settings.destination, settings.token)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, collector.stop)
-        collector.run(idle_seconds=idle_seconds)
+        collector.run(ours, idle_seconds=idle_seconds)
 
 
 def _once(folder: Path, destination: Destination, token: str, timeout: float) -> bool:
     """Empty one folder; whether something is left."""
     with collector_lock(folder) as ours:
-        if not ours:
+        if not ours():
             click.echo(f"{destination.redacted().tracking_uri}: a collector already ships this")
             return False
         error = Collector(folder, destination, token).run_once(timeout=timeout)

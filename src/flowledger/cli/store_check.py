@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import urllib3
@@ -110,14 +109,6 @@ def _compared(state: StoreState) -> StoreState:
     """The state, knowing whether this flowledger was tested with MLflow's revision."""
     if state.revision is None:
         return state
-    try:
-        tested: Any = _tested_revisions()
-    except ImportError:
-        return state
-    return msgspec.structs.replace(state, tested=state.revision in tested)
+    from flowledger.store.schema import TESTED_REVISIONS
 
-
-def _tested_revisions() -> dict[str, str]:
-    from flowledger.store.bulk import TESTED_REVISIONS
-
-    return TESTED_REVISIONS
+    return msgspec.structs.replace(state, tested=state.revision in TESTED_REVISIONS)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
+from weakref import WeakSet
 
 from flowledger.errors import RecordError
 from flowledger.journal import frames
@@ -38,7 +39,9 @@ class Segment:
         self.producer = frames.read_producer(head)
         self.acknowledged = max(HEADER_SIZE, frames.read_acknowledged(head))
         self._locked = False
+        self._telling_drops = 0
         self._told_drops = 0
+        _opened_here.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -76,15 +79,18 @@ class Segment:
         return os.pread(self._fd, piece.end - start, self.acknowledged + start)
 
     def has_new_drops(self) -> bool:
-        """Whether the writer dropped records that `new_drops` has not told yet."""
+        """Whether the writer dropped records that the store was not told of yet."""
         return self._drops().dropped > self._told_drops
 
     def new_drops(self) -> bytes | None:
-        """What the writer dropped in all, as a `Gap` record, when that grew since it was told."""
+        """What the writer dropped in all, as a `Gap` record, when that grew since it was told.
+
+        It counts as told once the batch that carries it is acknowledged.
+        """
         drops = self._drops()
         if drops.dropped <= self._told_drops:
             return None
-        self._told_drops = drops.dropped
+        self._telling_drops = drops.dropped
         gap = Gap(
             id=new_id(),
             producer=self._producer_id(),
@@ -100,6 +106,7 @@ class Segment:
         """The store has everything up to this offset, whatever happens to us next."""
         os.pwrite(self._fd, *frames.acknowledged_slot(offset))
         self.acknowledged = offset
+        self._told_drops = self._telling_drops
 
     def remove(self) -> None:
         """Delete a finished segment."""
@@ -120,6 +127,18 @@ class Segment:
             return decode(self.producer).producer if self.producer else ""
         except RecordError:
             return ""
+
+
+_opened_here: WeakSet[Segment] = WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child: a segment stays locked as long as any copy of its file is open."""
+    for segment in list(_opened_here):
+        segment.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def acknowledged_offset(path: Path) -> int | None:

@@ -56,6 +56,7 @@ class Writer:
         self._lock = threading.Lock()
         self._fd = -1
         self._end = 0
+        self._limit = 0
         self._path = Path()
         self._segments = 0
         self._closed: dict[Path, int] = {}
@@ -108,7 +109,7 @@ class Writer:
             self._fd = -1
 
     def _write(self, framed: bytes) -> None:
-        if self._fd < 0 or self._end + len(framed) > max(self._segment_bytes, HEADER_SIZE * 2):
+        if self._fd < 0 or self._end + len(framed) > self._limit:
             self._open_next(len(framed))
         written = os.pwrite(self._fd, framed, self._end)
         if written != len(framed):
@@ -126,25 +127,32 @@ class Writer:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_room(needed)
-            fd, path = self._create()
+            self._begin(self._segment_bytes)
         except (OSError, JournalError) as exc:
             self._trouble = str(exc)
             raise
-        if self._fd >= 0:
-            self._close()
-            self._drops = Drops()
-        self._fd, self._path, self._end = fd, path, HEADER_SIZE
         self._retry_at = 0.0
-        if self._drops.dropped:
-            os.pwrite(fd, *frames.drops_slot(self._drops))
 
     def _check_room(self, needed: int) -> None:
         used = folder_bytes(self._folder)
-        if used + max(needed, self._segment_bytes) > self._max_bytes:
-            raise JournalError(
-                f"{used} bytes wait in {self._folder}, the most journal_max_bytes allows is "
-                f"{self._max_bytes}: see why nothing is shipped with `flowledger doctor`"
-            )
+        if used + max(needed, self._segment_bytes) <= self._max_bytes:
+            return
+        if self._fd < 0 and used + HEADER_SIZE <= self._max_bytes:
+            self._begin(HEADER_SIZE)  # no place for records, but for how many were dropped
+        raise JournalError(
+            f"{used} bytes wait in {self._folder}, the most journal_max_bytes allows is "
+            f"{self._max_bytes}: see why nothing is shipped with `flowledger doctor`"
+        )
+
+    def _begin(self, limit: int) -> None:
+        """Go on in a new segment that is to grow to `limit` bytes."""
+        fd, path = self._create()
+        if self._fd >= 0:
+            self._close()
+            self._drops = Drops()
+        self._fd, self._path, self._end, self._limit = fd, path, HEADER_SIZE, limit
+        if self._drops.dropped:
+            os.pwrite(fd, *frames.drops_slot(self._drops))
 
     def _create(self) -> tuple[int, Path]:
         """A new locked segment; it gets its name only once it is locked."""

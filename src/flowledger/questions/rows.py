@@ -55,6 +55,7 @@ class _CallColumns(_Row, frozen=True):
     seq: int
     experiment_id: int
     parent_id: str | None
+    inner_calls: int
     start_ms: int
     received_ms: int
     latency_ms: float

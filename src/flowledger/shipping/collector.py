@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -52,10 +52,15 @@ class Collector:
         self._loop = Loop(folder, lambda: open_sink(destination, token))
         self._stopped = False
 
-    def run(self, *, idle_seconds: float | None = None) -> None:
-        """Ship until told to stop, or until nobody has written for so long."""
+    def run(self, still_ours: Callable[[], bool], *, idle_seconds: float | None = None) -> None:
+        """Ship until told to stop, or until nobody has written for so long.
+
+        Args:
+            still_ours: whether we hold the lock of the folder that is there now.
+            idle_seconds: leave after so long without a writer; None stays.
+        """
         quiet_since = time.monotonic()
-        while not self._stopped and self._folder.exists():
+        while not self._stopped and still_ours():
             wait = self._loop.turn()
             if wait == 0 or self._loop.live_writers:
                 quiet_since = time.monotonic()
@@ -84,12 +89,17 @@ class Collector:
 
 
 @contextmanager
-def collector_lock(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock; yields False when another collector has it."""
+def collector_lock(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Hold the folder's lock; yields a function that says whether we do.
+
+    Not when another collector has it, and no more when the folder was deleted: who makes it again
+    starts another collector there.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield _locked_within(fd, LOCK_SECONDS)
+        locked = _locked_within(fd, LOCK_SECONDS)
+        yield lambda: locked and _is_same_file(fd, folder / LOCK_FILE)
     finally:
         os.close(fd)
 
@@ -178,6 +188,13 @@ def _locked_within(fd: int, seconds: float) -> bool:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)
+
+
+def _is_same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _too_long(log: Path) -> bool:

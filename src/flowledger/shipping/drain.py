@@ -1,7 +1,6 @@
 """Emptying a journal folder into a sink, one batch at a time."""
 
 import base64
-import itertools
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -64,10 +63,6 @@ class Drain:
         self._remove_finished()
         return sum(len(read.pieces) for read in reads)
 
-    def failed(self) -> None:
-        """The last batch may be stored in part: say so when it is delivered again."""
-        self._redelivered = True
-
     def close(self) -> None:
         """Let go of every segment."""
         for segment in self._open.values():
@@ -120,7 +115,7 @@ class Drain:
 
     def _remove_finished(self) -> None:
         for path, segment in list(self._open.items()):
-            if segment.finished() and not segment.waiting():
+            if segment.finished() and not segment.waiting() and not segment.has_new_drops():
                 segment.remove()
                 del self._open[path]
 
@@ -145,7 +140,7 @@ class Drain:
 
 
 def _starts(pieces: list[Piece]) -> list[int]:
-    return [0, *itertools.islice((piece.end for piece in pieces), len(pieces) - 1)]
+    return [0, *(piece.end for piece in pieces)][: len(pieces)]
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -95,8 +95,7 @@ class Loop:
         self._failures += 1
         logs.warn("shipping", "calls wait in the journal, the store does not take them: %s", error)
         self._say(error)
-        if self._drain is not None:
-            self._drain.failed()
+        self.close()  # whatever comes back may be another database or another server
         wait = min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2.0 ** min(self._failures, 9))
         return wait * random.uniform(0.7, 1.0)
 

@@ -42,6 +42,7 @@ class Shipper:
             owned_by=producer_id,
         )
         self._turn: Callable[[], float] = self._choose
+        self._chosen = threading.Event()
         self._stop = threading.Event()
         self._start_again_at = 0.0
         self._thread = threading.Thread(target=self._run, name="flowledger-shipping", daemon=True)
@@ -70,10 +71,12 @@ class Shipper:
         if not self._writer.written():
             self._stop.set()
             return
+        deadline = time.monotonic() + self._settings.exit_timeout
+        self._chosen.wait(self._settings.exit_timeout)  # a short process leaves before it is known
         if self._turn == self._loop.turn:
-            self.flush(self._settings.exit_timeout)
+            self.flush(deadline - time.monotonic())
         self._stop.set()
-        self._thread.join(self._settings.exit_timeout)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._turn == self._watch_collector:
             self._watch_collector()
 
@@ -101,6 +104,7 @@ class Shipper:
             self._turn = self._loop.turn if ours else self._watch_collector
         else:
             self._turn = self._watch_collector
+        self._chosen.set()
         return 0.0
 
     def _watch_collector(self) -> float:

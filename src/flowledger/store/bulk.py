@@ -15,7 +15,7 @@ from flowledger.records import Call, Gap, Producer, decode
 from flowledger.store import Refusal
 from flowledger.store.entries import Entry, entry
 from flowledger.store.rows import Experiment, gap_row, make_rows, producer_row
-from flowledger.store.schema import migrate
+from flowledger.store.schema import TESTED_REVISIONS, migrate
 from flowledger.store.writers import Writer, open_writer
 
 # Read when MLflow is imported: no telemetry from a collector, no job workers.
@@ -25,10 +25,8 @@ os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-__all__ = ["TESTED_REVISIONS", "BulkSink", "open_bulk"]
+__all__ = ["BulkSink", "open_bulk"]
 
-# Alembic revisions of MLflow's schema that the differential test has run against.
-TESTED_REVISIONS = {"dc11669786a5": "MLflow 3.17.2"}
 FIRST_ANALYZE = 2_000
 
 _Errors: TypeAlias = tuple[type[Exception], ...]

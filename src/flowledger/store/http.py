@@ -1,6 +1,7 @@
 """Delivering to a flowledger server: the journal's frames as they are, over HTTP."""
 
 import gzip
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -86,6 +87,10 @@ def is_flowledger(url: str) -> bool:
 @cache
 def _pool() -> urllib3.PoolManager:
     return urllib3.PoolManager(num_pools=2, maxsize=1, retries=False, timeout=TIMEOUT)
+
+
+# A connection that a forked child went on using would mix its answers with its parent's.
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _request(

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-__all__ = ["Migration", "migrate", "migrations"]
+__all__ = ["TESTED_REVISIONS", "Migration", "migrate", "migrations"]
 
+# Alembic revisions of MLflow's schema that the differential test has run against.
+TESTED_REVISIONS = {"dc11669786a5": "MLflow 3.17.2"}
 ADVISORY_LOCK = 0x666C6F776C656467
 
 

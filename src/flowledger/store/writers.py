@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from flowledger.errors import StoreUnavailable
 from flowledger.store.rows import COLUMNS, LEDGER
 
 __all__ = ["PostgresWriter", "SqliteWriter", "Writer", "open_writer"]
@@ -70,16 +71,29 @@ class SqliteWriter:
     """Writes to a SQLite file."""
 
     def __init__(self, uri: str) -> None:
-        path = sa.make_url(uri).database
-        if path and path != ":memory:":
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._path = Path(sa.make_url(uri).database or ":memory:")
+        self._opened: tuple[int, int] | None = None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self.engine = sa.create_engine(uri, connect_args={"timeout": BUSY_SECONDS})
         sa.event.listen(self.engine, "connect", _prepare_sqlite)
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
         """One transaction that takes the write lock at its start."""
+        self._check_the_file_is_still_there()
         yield from _transaction(self.engine, lambda cursor: cursor.execute("BEGIN IMMEDIATE"))
+
+    def _check_the_file_is_still_there(self) -> None:
+        """SQLite goes on writing happily to a file that was deleted or replaced meanwhile."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError as exc:
+            raise StoreUnavailable(f"{self._path} was deleted") from exc
+        identity = (found.st_dev, found.st_ino)
+        if self._opened is None:
+            self._opened = identity
+        if self._opened != identity:
+            raise StoreUnavailable(f"{self._path} was replaced by another file")
 
     def known(self, cursor: Any, ids: Sequence[str]) -> set[str]:
         """Which of these calls the ledger has already."""

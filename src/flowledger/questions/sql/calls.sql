@@ -39,6 +39,7 @@ SELECT
     c.seq,
     c.experiment_id,
     c.parent_id,
+    c.inner_calls,
     c.start_ms,
     c.received_ms,
     c.latency_ms,

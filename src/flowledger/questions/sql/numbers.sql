@@ -9,27 +9,24 @@
 -- Calls, failures, tokens, cost and latency of each feature, the busiest first.
 WITH counted AS (
     SELECT
-        c.feature,
-        c.success,
-        c.input_tokens,
-        c.output_tokens,
-        c.total_tokens,
-        c.cost_usd,
+        feature,
+        success,
+        input_tokens,
+        output_tokens,
+        total_tokens,
+        cost_usd,
         CASE
-            WHEN c.cost_usd IS NOT NULL THEN 0
-            WHEN c.success AND c.model IS NOT NULL THEN 1
-            WHEN c.total_tokens IS NOT NULL THEN 1
-            WHEN c.images IS NOT NULL OR c.audio_seconds IS NOT NULL THEN 1
+            WHEN cost_usd IS NOT NULL THEN 0
+            WHEN success AND model IS NOT NULL THEN 1
+            WHEN total_tokens IS NOT NULL THEN 1
+            WHEN images IS NOT NULL OR audio_seconds IS NOT NULL THEN 1
             ELSE 0
         END AS unpriced,
-        c.latency_ms,
-        ROW_NUMBER() OVER (PARTITION BY c.feature ORDER BY c.latency_ms) AS place,
-        COUNT(*) OVER (PARTITION BY c.feature) AS places
-    FROM llm_calls c
-    LEFT JOIN (
-        SELECT DISTINCT parent_id FROM llm_calls WHERE parent_id IS NOT NULL
-    ) outer_calls ON outer_calls.parent_id = c.id
-    WHERE outer_calls.parent_id IS NULL
+        latency_ms,
+        ROW_NUMBER() OVER (PARTITION BY feature ORDER BY latency_ms) AS place,
+        COUNT(*) OVER (PARTITION BY feature) AS places
+    FROM llm_calls
+    WHERE inner_calls = 0
 )
 SELECT
     feature,
@@ -50,27 +47,24 @@ ORDER BY COUNT(*) DESC, feature
 -- The same numbers over all features together, and when the first and the last call began.
 WITH counted AS (
     SELECT
-        c.start_ms,
-        c.success,
-        c.input_tokens,
-        c.output_tokens,
-        c.total_tokens,
-        c.cost_usd,
+        start_ms,
+        success,
+        input_tokens,
+        output_tokens,
+        total_tokens,
+        cost_usd,
         CASE
-            WHEN c.cost_usd IS NOT NULL THEN 0
-            WHEN c.success AND c.model IS NOT NULL THEN 1
-            WHEN c.total_tokens IS NOT NULL THEN 1
-            WHEN c.images IS NOT NULL OR c.audio_seconds IS NOT NULL THEN 1
+            WHEN cost_usd IS NOT NULL THEN 0
+            WHEN success AND model IS NOT NULL THEN 1
+            WHEN total_tokens IS NOT NULL THEN 1
+            WHEN images IS NOT NULL OR audio_seconds IS NOT NULL THEN 1
             ELSE 0
         END AS unpriced,
-        c.latency_ms,
-        ROW_NUMBER() OVER (ORDER BY c.latency_ms) AS place,
+        latency_ms,
+        ROW_NUMBER() OVER (ORDER BY latency_ms) AS place,
         COUNT(*) OVER () AS places
-    FROM llm_calls c
-    LEFT JOIN (
-        SELECT DISTINCT parent_id FROM llm_calls WHERE parent_id IS NOT NULL
-    ) outer_calls ON outer_calls.parent_id = c.id
-    WHERE outer_calls.parent_id IS NULL
+    FROM llm_calls
+    WHERE inner_calls = 0
 )
 SELECT
     COUNT(*) AS calls,
@@ -88,20 +82,14 @@ FROM counted
 
 -- name: errors_by_type
 -- How many calls failed with each type of error, the most frequent first.
-SELECT c.error_type, COUNT(*) AS calls
-FROM llm_calls c
-LEFT JOIN (
-    SELECT DISTINCT parent_id FROM llm_calls WHERE parent_id IS NOT NULL
-) outer_calls ON outer_calls.parent_id = c.id
-WHERE outer_calls.parent_id IS NULL AND NOT c.success
-GROUP BY c.error_type
-ORDER BY COUNT(*) DESC, c.error_type
+SELECT error_type, COUNT(*) AS calls
+FROM llm_calls
+WHERE inner_calls = 0 AND NOT success
+GROUP BY error_type
+ORDER BY COUNT(*) DESC, error_type
 
 -- name: calls_of_process
 -- How many calls of one process are stored, counted as above.
 SELECT COUNT(*) AS calls
-FROM llm_calls c
-LEFT JOIN (
-    SELECT DISTINCT parent_id FROM llm_calls WHERE producer_id = :producer_id
-) outer_calls ON outer_calls.parent_id = c.id
-WHERE c.producer_id = :producer_id AND outer_calls.parent_id IS NULL
+FROM llm_calls
+WHERE producer_id = :producer_id AND inner_calls = 0
