@@ -255,6 +255,21 @@ def test_a_database_that_mlflow_itself_refuses_is_told_in_mlflows_words(sqlite_u
         open_sink(destination(sqlite_uri))
 
 
+def test_a_database_file_that_was_deleted_or_replaced_is_an_outage(
+    sqlite_uri: str, empty_sqlite: Path
+) -> None:
+    path = Path(sqlite_uri.removeprefix("sqlite:///"))
+    sink = open_bulk_sink(sqlite_uri)
+    sink.write([encode(a_call())])
+    path.unlink()
+    with pytest.raises(StoreUnavailable, match="was deleted"):
+        sink.write([encode(a_call())])
+    shutil.copy(empty_sqlite, path)
+    with pytest.raises(StoreUnavailable, match="was replaced"):
+        sink.write([encode(a_call())])
+    sink.close()
+
+
 def test_a_database_that_is_not_there_is_an_outage() -> None:
     with pytest.raises(StoreUnavailable, match="does not take calls"):
         open_sink(destination("postgresql://nobody@127.0.0.1:9/none"))

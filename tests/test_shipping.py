@@ -1,0 +1,204 @@
+"""Shipping: journals are emptied into a sink, and nothing is let go before the store has it."""
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from flowledger import config
+from flowledger.errors import StoreUnavailable
+from flowledger.journal import Segment, Writer, acknowledged_offset, segment_paths
+from flowledger.records import Call, Producer, encode
+from flowledger.shipping.collector import (
+    Collector,
+    collector_lock,
+    collector_runs,
+    destinations,
+    note_destination,
+)
+from flowledger.shipping.drain import REJECTED, Drain
+from flowledger.shipping.loop import Loop, read_status
+from flowledger.store import Refusal
+from flowledger.testing import MemorySink
+from tests.calls import a_call
+
+PRODUCER = encode(Producer(id="p" * 32, producer="p" * 32))
+
+
+class Failing(MemorySink):
+    """A sink over a store that is away so often before it takes anything."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+        self.redelivered: list[bool] = []
+
+    def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
+        self.redelivered.append(redelivered)
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("away")
+        return super().write(payloads)
+
+
+def journal_of(folder: Path, *calls: Call, producer_id: str = "p" * 32) -> Writer:
+    writer = Writer(folder, producer_id=producer_id, producer=PRODUCER, max_bytes=1 << 30)
+    for call in calls:
+        assert writer.append(call.seq, encode(call))
+    return writer
+
+
+def ids(sink: MemorySink) -> set[str]:
+    return {record.id for record in sink.records.values() if isinstance(record, Call)}
+
+
+def test_a_live_journal_is_acknowledged_and_a_finished_one_is_deleted(tmp_path: Path) -> None:
+    calls = [a_call(), a_call()]
+    writer = journal_of(tmp_path, *calls)
+    sink = MemorySink()
+    drain = Drain(tmp_path, sink)
+    assert 2 == drain.step()
+    assert {call.id for call in calls} == ids(sink)
+    [path] = segment_paths(tmp_path)
+    assert path.stat().st_size == acknowledged_offset(path)
+    assert 1 == drain.live_writers
+    writer.close()
+    assert 0 == drain.step()
+    assert [] == list(segment_paths(tmp_path))
+    drain.close()
+
+
+def test_nothing_is_acknowledged_before_the_store_has_it(tmp_path: Path) -> None:
+    journal_of(tmp_path, a_call()).close()
+    drain = Drain(tmp_path, Failing(1))
+    with pytest.raises(StoreUnavailable):
+        drain.step()
+    drain.close()
+    [path] = segment_paths(tmp_path)
+    with Segment(path) as segment:
+        assert 0 < segment.waiting()
+
+
+def test_journals_of_many_processes_go_in_one_batch(tmp_path: Path) -> None:
+    calls = [a_call() for _ in range(5)]
+    for number, call in enumerate(calls):
+        journal_of(tmp_path, call, producer_id=str(number) * 32).close()
+    sink = Failing(0)
+    drain = Drain(tmp_path, sink)
+    assert 5 == drain.step()
+    assert 1 == len(sink.redelivered)
+    drain.close()
+
+
+def test_a_shipper_leaves_the_live_journals_of_others_alone(tmp_path: Path) -> None:
+    ours = journal_of(tmp_path, mine := a_call(), producer_id="a" * 32)
+    theirs = journal_of(tmp_path, a_call(), producer_id="b" * 32)
+    journal_of(tmp_path, orphan := a_call(), producer_id="c" * 32).close()
+    sink = MemorySink()
+    drain = Drain(tmp_path, sink, owned_by="a" * 32)
+    drain.step()
+    assert {mine.id, orphan.id} == ids(sink)
+    for writer in (ours, theirs):
+        writer.close()
+    drain.close()
+
+
+def test_a_refused_record_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
+    writer = journal_of(tmp_path, first := a_call())
+    writer.append(2, b"junk")
+    writer.append(3, encode(last := a_call()))
+    writer.close()
+    sink = MemorySink()
+    drain = Drain(tmp_path, sink)
+    drain.step()
+    drain.close()
+    assert {first.id, last.id} == ids(sink)
+    [kept] = (tmp_path / REJECTED).glob("*.jsonl")
+    [line] = kept.read_text().splitlines()
+    assert b"junk" == base64.b64decode(json.loads(line)["record"])
+    assert "not a record" in json.loads(line)["reason"]
+
+
+def test_a_damaged_stretch_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
+    calls = [a_call() for _ in range(3)]
+    journal_of(tmp_path, *calls).close()
+    [path] = segment_paths(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[data.index(calls[1].id.encode())] ^= 0xFF
+    path.write_bytes(data)
+    sink = MemorySink()
+    drain = Drain(tmp_path, sink)
+    drain.step()
+    drain.close()
+    assert {calls[0].id, calls[2].id} == ids(sink)
+    [kept] = (tmp_path / REJECTED).glob("*.jsonl")
+    assert "damaged" in json.loads(kept.read_text())["reason"]
+
+
+def test_a_loop_opens_the_store_again_after_it_failed_and_says_how_it_is(tmp_path: Path) -> None:
+    journal_of(tmp_path, call := a_call()).close()
+    sink = Failing(1)
+    opened: list[Failing] = []
+
+    def open_sink() -> Failing:
+        opened.append(sink)
+        return sink
+
+    loop = Loop(tmp_path, open_sink)
+    assert 0 < loop.turn()
+    failed = read_status(tmp_path)
+    assert failed is not None
+    assert "away" == failed.error
+    assert 0 == loop.turn()
+    recovered = read_status(tmp_path)
+    assert recovered is not None
+    assert recovered.error is None
+    loop.close()
+    assert (2, {call.id}, [True, True]) == (len(opened), ids(sink), sink.redelivered)
+
+
+def test_a_store_that_breaks_in_an_unknown_way_leaves_the_journal_alone(tmp_path: Path) -> None:
+    journal_of(tmp_path, a_call()).close()
+
+    def broken() -> MemorySink:
+        raise RuntimeError("a driver's own")
+
+    loop = Loop(tmp_path, broken)
+    assert 0 < loop.turn()
+    assert "RuntimeError: a driver's own" == loop.error
+    assert 1 == len(list(segment_paths(tmp_path)))
+
+
+def test_one_collector_holds_a_folder_until_the_folder_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    with collector_lock(folder) as ours:
+        assert ours()
+        assert collector_runs(folder)
+        with collector_lock(folder) as second:
+            assert not second()
+        (folder / "collector.lock").unlink()
+        assert not ours()
+    assert not collector_runs(folder)
+
+
+def test_collecting_once_tells_why_the_store_did_not_take_it(home: Path) -> None:
+    settings = config.load(tracking_uri="postgresql://nobody@127.0.0.1:9/none")
+    journal_of(settings.journal_folder, a_call()).close()
+    error = Collector(settings.journal_folder, settings.destination).run_once(timeout=0.1)
+    assert error is not None
+    assert "does not take calls" in error
+    assert 1 == len(list(segment_paths(settings.journal_folder)))
+
+
+def test_every_destination_of_a_home_is_found_and_no_password_is_written(home: Path) -> None:
+    ours = config.load(tracking_uri="postgresql://ana:secret@db/one")
+    other = config.load(tracking_uri="postgresql://ana:secret@db/two")
+    for settings in (ours, other):
+        note_destination(settings)
+        journal_of(settings.journal_folder, a_call()).close()
+    found = {destination.tracking_uri for _, destination in destinations(ours)}
+    assert {"postgresql://ana:secret@db/one", "postgresql://ana@db/two"} == found
+    written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert b"secret" not in written
