@@ -1,8 +1,10 @@
 """Real `openai` clients, of whichever version is installed, and what a caller sees of them."""
 
+import asyncio
 import importlib
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,13 +12,52 @@ import openai
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-__all__ = ["ASK", "MODEL", "canned", "http", "make", "seen", "seen_async", "steer"]
+from flowledger.testing.llm import StubLLM
+
+__all__ = [
+    "ASK",
+    "ASKED",
+    "FLAT_TOOL",
+    "MODEL",
+    "RESPONSE",
+    "STREAMED",
+    "TOOL",
+    "WITH_USAGE",
+    "Weather",
+    "arrived",
+    "canned",
+    "events",
+    "http",
+    "make",
+    "seen",
+    "seen_async",
+    "steer",
+]
 
 MODEL = "gpt-4o-mini"
 ASK: list[Any] = [
     {"role": "system", "content": "You are brief."},
     {"role": "user", "content": "What does the café in Ávila cost?"},
 ]
+
+
+class Weather(BaseModel):
+    city: str
+    days: int
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+TOOL: Any = {"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}
+FLAT_TOOL: Any = {"type": "function", "name": "get_weather", "parameters": SCHEMA}
+ASKED: dict[str, Any] = {"model": MODEL, "messages": ASK}
+STREAMED: dict[str, Any] = {**ASKED, "stream": True}
+WITH_USAGE: dict[str, Any] = {**STREAMED, "stream_options": {"include_usage": True}}
+RESPONSE: dict[str, Any] = {"model": MODEL, "input": "Hi", "instructions": "Be brief."}
 
 # The HTTP library of the openai that is installed: 3.x has one of its own.
 http: Any = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
@@ -47,10 +88,21 @@ def canned(answer: Callable[[Mapping[str, Any]], Any], **options: Any) -> OpenAI
     return OpenAI(**{"api_key": "stub", "max_retries": 0, **options}, http_client=transport)
 
 
+def events(*chunks: Mapping[str, Any]) -> str:
+    """A stream of these, as `canned` answers it."""
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+
+
 def steer(**wishes: object) -> dict[str, Any]:
     """What the stub server is asked to do with a request."""
     headers = {f"x-stub-{name.replace('_', '-')}": str(value) for name, value in wishes.items()}
     return {"extra_headers": headers}
+
+
+async def arrived(stub: StubLLM, count: int) -> None:
+    """Wait until the stub has got so many requests."""
+    while len(stub.requests) < count:
+        await asyncio.sleep(0.01)
 
 
 def seen(client: Any, path: str, **arguments: Any) -> list[Any]:
@@ -93,8 +145,9 @@ def _method(client: Any, path: str) -> Any:
 
 def _shown(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        unset = value.model_dump(exclude_unset=True)
-        return type(value), value.model_dump(), unset, sorted(value.model_fields_set)
+        # Parsed answers make pydantic warn about their types, wrapped or not.
+        sent = value.model_dump(exclude_unset=True, warnings=False)
+        return type(value), value.model_dump(warnings=False), sent, sorted(value.model_fields_set)
     return value
 
 
@@ -102,4 +155,5 @@ def _error(error: BaseException | None) -> Any:
     if error is None:
         return None
     about = [getattr(error, name, None) for name in ("status_code", "body", "code")]
-    return type(error), str(error), about, _error(error.__cause__), _error(error.__context__)
+    message = re.sub(r"scope [0-9a-f]+", "scope", str(error))
+    return type(error), message, about, _error(error.__cause__), _error(error.__context__)
