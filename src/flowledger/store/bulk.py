@@ -1,6 +1,6 @@
 """The bulk sink: a batch of calls in one transaction, straight into MLflow's tables and ours."""
 
-import logging
+import gc
 import os
 import re
 from collections.abc import Sequence
@@ -31,7 +31,6 @@ FIRST_ANALYZE = 2_000
 
 _Errors: TypeAlias = tuple[type[Exception], ...]
 _id = re.compile(r"[0-9a-f]{32}")
-_log = logging.getLogger("flowledger.store")
 
 
 def open_bulk(destination: Destination) -> "BulkSink | None":
@@ -58,6 +57,7 @@ def open_bulk(destination: Destination) -> "BulkSink | None":
             return None
         store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
         migrate(writer.engine)
+        _spare_the_garbage_collector()
     except MlflowException as exc:
         raise _of_mlflow(exc) from exc
     except (sa.exc.SQLAlchemyError, OSError) as exc:
@@ -211,6 +211,12 @@ class _Batch:
             self.gaps.append(gap_row(record))
         else:
             raise RecordError(f"a {type(record).__name__.lower()} cannot be stored by this version")
+
+
+def _spare_the_garbage_collector() -> None:
+    """MLflow leaves hundreds of thousands of objects that stay, and are not walked any more."""
+    gc.collect()
+    gc.freeze()
 
 
 def _revision(engine: sa.Engine) -> str | None:
