@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,7 @@ def test_what_does_not_fit_is_counted_with_its_numbers(tmp_path: Path) -> None:
         gap = decode(segment.new_drops() or b"")
         assert isinstance(gap, Gap)
         assert (journal.dropped, kept[-1] + 1, 2999) == (gap.count, gap.first_seq, gap.last_seq)
+        segment.acknowledge(segment.acknowledged)
         assert segment.new_drops() is None
     journal.close()
 
@@ -213,3 +215,26 @@ def test_both_durabilities_keep_a_record(tmp_path: Path, fsync: bool) -> None:
     assert journal.append(1, b"one")
     journal.close()
     assert read_all(tmp_path) == [b"one"]
+
+
+def test_a_record_that_interrupts_another_one_on_the_same_thread_is_kept_after_it(
+    tmp_path: Path,
+) -> None:
+    journal = writer(tmp_path / "journal", on_trouble=lambda reason: None)
+
+    def interrupt(number: int, frame: object) -> None:
+        journal.append(10_000 + number, b"interrupting")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        for seq in range(5000):
+            assert journal.append(seq, b"interrupted")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    journal.close()
+    found = read_all(tmp_path / "journal")
+    assert 5000 == found.count(b"interrupted")
+    assert 0 < found.count(b"interrupting")
+    assert len(found) == found.count(b"interrupted") + found.count(b"interrupting")

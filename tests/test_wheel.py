@@ -10,7 +10,14 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_wheel_holds_every_file_of_the_package_and_works_by_itself(tmp_path: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
-    build = [uv, "build", "--wheel", "--no-build-isolation", "--python", sys.executable]
+    build: list[str | Path] = [
+        uv,
+        "build",
+        "--wheel",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+    ]
     subprocess.run([*build, "--out-dir", tmp_path, ROOT], check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

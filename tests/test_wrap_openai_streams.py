@@ -179,18 +179,6 @@ def test_a_forgotten_stream_is_recorded_when_it_is_collected(
     assert [(call.response or "", call.notes) for call in calls] == [(text, LEFT)]
 
 
-def test_a_stream_collected_inside_our_own_code_is_recorded_with_the_next_call(
-    client: OpenAI, calls: list[Call]
-) -> None:
-    answer = [stream(client)]
-    # Code of this module may hold a lock that recording needs.
-    journal = {"__name__": "flowledger.journal.writer", "answer": answer, "collect": gc.collect}
-    exec("answer.clear(); collect()", journal)
-    assert calls == []
-    client.embeddings.create(model="text-embedding-3-small", input="a")
-    assert [call.operation for call in calls] == ["chat.completions", "embeddings"]
-
-
 def test_a_cut_stream_is_a_failure_with_what_came(client: OpenAI, calls: list[Call]) -> None:
     got: list[Any] = []
     with pytest.raises((openai.APIConnectionError, http.RemoteProtocolError)) as caught:

@@ -10,7 +10,7 @@ QUIET_SECONDS = 60.0
 
 logger = logging.getLogger("flowledger")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # the garbage collector may end a call while we hold it
 _last: dict[str, tuple[float, int]] = {}
 
 

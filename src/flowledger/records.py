@@ -15,6 +15,8 @@ import msgspec
 from flowledger.errors import RecordError
 
 __all__ = [
+    "NOBODY",
+    "NO_PROMPT",
     "Actor",
     "Artifact",
     "Call",
@@ -130,10 +132,10 @@ class ToolCall(_Struct, frozen=True):
     result: str | None = None
 
 
-_NOBODY = Actor()
+NOBODY = Actor()
 _NO_USAGE = Usage()
 _WORKED = Outcome()
-_NO_PROMPT = Prompt()
+NO_PROMPT = Prompt()
 
 
 class _Base(_Struct, frozen=True, tag_field="type"):
@@ -176,10 +178,10 @@ class Call(_Base, frozen=True, tag="call"):
     prompt: Any = None
     response: Any = None
     tool_calls: list[ToolCall] = msgspec.field(default_factory=list)
-    actor: Actor = _NOBODY
+    actor: Actor = NOBODY
     usage: Usage = _NO_USAGE
     outcome: Outcome = _WORKED
-    prompt_version: Prompt = _NO_PROMPT
+    prompt_version: Prompt = NO_PROMPT
     parent_id: str | None = None
     inner_calls: int = 0
     cost_usd: float | None = None
@@ -196,7 +198,7 @@ class Job(_Base, frozen=True, tag="job"):
     name: str = ""
     feature: str | None = None
     experiment: str | None = None
-    actor: Actor = _NOBODY
+    actor: Actor = NOBODY
     outcome: Outcome = _WORKED
     parent_id: str | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)

@@ -25,7 +25,8 @@ MAX_ITEMS = 20_000
 MAX_TEXT = 64 << 10
 SHORTEST_CUT = 128
 REPR_LENGTH = 1000
-INLINE_MEDIA = (b";base64,", b"b64_json", b"input_audio", b"inline_data")
+# What only records with inline media hold: a data URI, or a key as MessagePack writes short texts.
+INLINE_MEDIA = (b";base64,", b"\xa8b64_json", b"\xabinput_audio", b"\xabinline_data")
 MEDIA_KEYS = ("b64_json", "data")
 MEDIA_TYPES = (
     (b"\x89PNG", "image/png"),

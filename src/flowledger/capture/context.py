@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from flowledger.records import Actor, Prompt
+from flowledger.records import NO_PROMPT, NOBODY, Actor, Prompt
 
 __all__ = ["EMPTY", "Context", "carried", "context", "current"]
 
@@ -33,10 +33,10 @@ class Pending:
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What every call made from here on inherits."""
 
-    actor: Actor = Actor()
+    actor: Actor = NOBODY
     feature: str | None = None
     experiment: str | None = None
-    prompt_version: Prompt = Prompt()
+    prompt_version: Prompt = NO_PROMPT
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
     parent: Pending | None = None
 

@@ -184,7 +184,8 @@ class _Process:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self._arguments = arguments
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._making = False
         self._made = False
         self.recorder: Recorder | None = None
         self.writer: Writer | None = None
@@ -194,7 +195,9 @@ class _Process:
         """The recorder, or None when recording is off or cannot start."""
         if not self._made:
             with self._lock:
-                if not self._made:
+                # The garbage collector may end a call while this very thread is at work here.
+                if not self._made and not self._making:
+                    self._making = True
                     self._make()
                     self._made = True
         return self.recorder

@@ -1,15 +1,10 @@
 """One call of the OpenAI API under way: begun, then ended exactly once, in whichever way."""
 
-import atexit
 import functools
 import os
 import re
-import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -31,13 +26,6 @@ CUT = "the end of the streamed answer was not kept: it is too long"
 NOT_READ = "the answer was taken as raw bytes: its content is not recorded"
 UNREAD = "the answer could not be read"
 SHORTEST_SECRET = 8
-LOCKING = (
-    "flowledger.journal",
-    "flowledger.shipping",
-    "flowledger.logs",
-    "flowledger.capture.recorder",
-)
-
 
 _illegal_header = re.compile(r"(Illegal header (?:name|value) )b?(['\"]).*?\2")
 
@@ -76,7 +64,6 @@ class Recording:
         about: Fields,
         secrets: Callable[[], list[str]],
     ) -> None:
-        _record_late()
         self.endpoint = endpoint
         # The caller may go on with its own lists while the answer is on its way.
         self._body = {k: list(v) if isinstance(v, list) else v for k, v in body.items()}
@@ -93,7 +80,7 @@ class Recording:
 
     def taken_raw(self, response: Any) -> None:
         """It worked, and the caller takes the HTTP response, which may never have been read."""
-        self._end_anywhere(lambda: self._read_raw(response))
+        self._end(lambda: self._read_raw(response))
 
     def streamed(self, parts: Parts) -> None:
         """It worked, and its stream ended."""
@@ -105,7 +92,7 @@ class Recording:
         also = {"notes": notes, "duration_ns": last_ns - self.pending.started}
         # A forked child has the streams of its parent, and they are not its own to end.
         if self._pid == os.getpid():
-            self._end_anywhere(lambda: self._read_parts(parts), lambda: also)
+            self._end(lambda: self._read_parts(parts), lambda: also)
 
     def failed(self, error: BaseException, parts: Parts | None = None) -> None:
         """It raised; parts of a stream that came before are kept, and so is a rejected answer."""
@@ -121,13 +108,6 @@ class Recording:
     def _end(self, read: Callable[[], Fields], also: Callable[[], Fields] = dict) -> None:
         if self._once.acquire(blocking=False):
             self._record(read, also)
-
-    def _end_anywhere(self, read: Callable[[], Fields], also: Callable[[], Fields] = dict) -> None:
-        """The same, when it may be the garbage collector that ends the call."""
-        if _strikes_our_own_code():
-            _late.append(functools.partial(self._end, read, also))
-        else:
-            self._end(read, also)
 
     @never_raises
     def _record(self, read: Callable[[], Fields], also: Callable[[], Fields]) -> None:
@@ -181,29 +161,3 @@ def _without(secrets: list[str], outcome: Outcome) -> Outcome:
         if len(secret) >= SHORTEST_SECRET:
             texts = [text.replace(secret, "***") for text in texts]
     return msgspec.structs.replace(outcome, message=texts[0], stack=texts[1])
-
-
-_late: deque[Callable[[], None]] = deque()
-
-
-def _strikes_our_own_code() -> bool:
-    """Whether code of ours that may hold a lock is what runs below us on this thread.
-
-    The garbage collector ends forgotten streams between any two instructions, and to wait for a
-    lock that this very thread holds would be to wait for ever.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(LOCKING):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _record_late() -> None:
-    while _late:
-        with suppress(IndexError):  # another thread may take the last one
-            _late.popleft()()
-
-
-atexit.register(_record_late)

@@ -6,6 +6,7 @@ import fcntl
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Writer:
         self._segment_bytes = max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, max_bytes // 16))
         self._fsync = fsync
         self._on_trouble = on_trouble
-        self._lock = threading.Lock()
+        self._held = _Held(self._keep)
         self._fd = -1
         self._end = 0
         self._limit = 0
@@ -73,33 +74,31 @@ class Writer:
             payload: the encoded record, at most `frames.MAX_PAYLOAD` bytes.
         """
         framed = frames.frame(payload)
-        with self._lock:
-            try:
-                self._write(framed)
-            except (OSError, JournalError) as exc:
-                self._drop(seq, str(exc))
-                return False
+        if self._held.by_this_thread():
+            self._held.late.append((seq, framed))
             return True
+        with self._held:
+            return self._keep(seq, framed)
 
     def written(self) -> dict[Path, int]:
         """Every segment this process wrote, and up to which offset."""
-        with self._lock:
+        with self._held:
             return {**self._closed, **({self._path: self._end} if self._fd >= 0 else {})}
 
     def delivered(self, path: Path) -> None:
         """The store has this segment: it need not be asked about again."""
-        with self._lock:
+        with self._held:
             self._closed.pop(path, None)
 
     def reopen_if_removed(self) -> None:
         """Start a new segment when somebody deleted the one in use."""
-        with self._lock:
+        with self._held:
             if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:
                 self._close()
 
     def close(self) -> None:
         """Release the segment: whoever ships next may finish and delete it."""
-        with self._lock:
+        with self._held:
             self._close()
 
     def forget(self) -> None:
@@ -107,6 +106,14 @@ class Writer:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _keep(self, seq: int, framed: bytes) -> bool:
+        try:
+            self._write(framed)
+        except (OSError, JournalError) as exc:
+            self._drop(seq, str(exc))
+            return False
+        return True
 
     def _write(self, framed: bytes) -> None:
         if self._fd < 0 or self._end + len(framed) > self._limit:
@@ -188,6 +195,35 @@ class Writer:
             self._closed[self._path] = self._end
             os.close(self._fd)
             self._fd = -1
+
+
+class _Held:
+    """The writer's lock, and what its holder is handed meanwhile.
+
+    The garbage collector, or a signal handler, may end a call at any instruction of the thread that
+    holds the lock. To wait would be to wait for ever, so that record is kept when the lock is let
+    go.
+    """
+
+    def __init__(self, keep: Callable[[int, bytes], bool]) -> None:
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._holder = 0
+        self.late: deque[tuple[int, bytes]] = deque()
+
+    def by_this_thread(self) -> bool:
+        """Whether the thread that asks holds the lock already."""
+        return self._holder == threading.get_ident()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._holder = threading.get_ident()
+
+    def __exit__(self, *exc_info: object) -> None:
+        while self.late:
+            self._keep(*self.late.popleft())
+        self._holder = 0
+        self._lock.release()
 
 
 def folder_bytes(folder: Path) -> int:
