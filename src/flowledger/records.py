@@ -6,6 +6,7 @@ by `encode`, so a newer application may ship through an older collector.
 """
 
 import os
+import random
 import time
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -269,11 +270,16 @@ def new_id() -> str:
 
     Source: RFC 9562, section 5.7.
     """
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (time.time_ns() // 1_000_000) << 80 | random
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return f"{value:032x}"
+    milliseconds = time.time_ns() // 1_000_000
+    return f"{milliseconds << 80 | _VERSION_7 | (_random_bits(76) & _RANDOM):032x}"
+
+
+# The four bits of the version, the two of the variant, and where the random bits go.
+_VERSION_7 = 0x7 << 76 | 0x2 << 62
+_RANDOM = ((1 << 12) - 1) << 64 | ((1 << 62) - 1)
+_source = random.Random()
+_random_bits = _source.getrandbits
+os.register_at_fork(after_in_child=_source.seed)
 
 
 def encode(record: Record) -> bytes:

@@ -25,8 +25,6 @@ MAX_ITEMS = 20_000
 MAX_TEXT = 64 << 10
 SHORTEST_CUT = 128
 REPR_LENGTH = 1000
-# What only records with inline media hold: a data URI, or a key as MessagePack writes short texts.
-INLINE_MEDIA = (b";base64,", b"\xa8b64_json", b"\xabinput_audio", b"\xabinline_data")
 MEDIA_KEYS = ("b64_json", "data")
 MEDIA_TYPES = (
     (b"\x89PNG", "image/png"),
@@ -57,7 +55,7 @@ def encode_bounded(call: Call, max_content_bytes: int) -> bytes:
             payload = encode(call)
         except RecordError:
             payload = b""  # holds something that is not plain
-        if 0 < len(payload) <= max_content_bytes and not any(m in payload for m in INLINE_MEDIA):
+        if 0 < len(payload) <= max_content_bytes and not _holds_media(payload):
             return payload
     return encode_fields(_bounded_fields(call, max_content_bytes))
 
@@ -68,8 +66,21 @@ def plain(value: Any) -> Any:
 
 
 def _surely_long(call: Call, limit: int) -> bool:
-    contents = (call.prompt, call.response)
-    return any(isinstance(text, str | bytes) and len(text) > limit for text in contents)
+    return _is_long(call.prompt, limit) or _is_long(call.response, limit)
+
+
+def _is_long(content: Any, limit: int) -> bool:
+    return isinstance(content, str | bytes) and len(content) > limit
+
+
+def _holds_media(payload: bytes) -> bool:
+    """Whether there is a data URI, or a key of media as MessagePack writes short texts."""
+    return (
+        b";base64," in payload
+        or b"\xa8b64_json" in payload
+        or b"\xabinput_audio" in payload
+        or b"\xabinline_data" in payload
+    )
 
 
 def _bounded_fields(call: Call, limit: int) -> dict[str, Any]:

@@ -58,43 +58,78 @@ class Recorder:
         self.settings = settings
         self.producer_id = producer_id
         self._keep = keep
+        self._longest_content = settings.max_content_bytes
         self._numbers = itertools.count(1)
         if settings.carry_threads:
             threads.carry_into_threads()
         self._by_feature = settings.experiment == "{feature}" and not settings.experiments
 
-    def submit(self, call: Call) -> None:
-        """Number a call and keep it; content that cannot be kept is left out, with a note."""
+    def record(self, pending: Pending, context: Context, seen: dict[str, Any]) -> None:
+        """Number a call and keep it, with what its context says wherever capture saw nothing.
+
+        Args:
+            pending: the call as it began.
+            context: who asks and why.
+            seen: fields of `Call`; None means not seen.
+        """
         seq = next(self._numbers)
-        call = msgspec.structs.replace(call, producer=self.producer_id, seq=seq)
+        call = self._call(seq, pending, context, seen)
         try:
-            payload = encode_bounded(call, self.settings.max_content_bytes)
+            payload = encode_bounded(call, self._longest_content)
         except RecordError as exc:
             logs.warn("capture", "the content of a call cannot be kept: %s", exc)
             payload = encode(_without_content(call, str(exc)))
         self._keep(seq, payload)
+        if context.parent is not None:
+            context.parent.inner_calls += 1
+            context.parent.counted |= call.usage.total_tokens is not None
 
-    def placed(self, actor: Actor) -> Actor:
+    def _call(self, seq: int, pending: Pending, context: Context, seen: dict[str, Any]) -> Call:
+        for name in [name for name, value in seen.items() if value is None]:
+            del seen[name]
+        actor = self._placed(context.actor)
+        if context.tags:
+            seen["tags"] = {**context.tags, **seen.get("tags", {})}
+        if context.parent is not None:
+            seen.setdefault("parent_id", context.parent.id)
+        feature = seen.pop("feature", context.feature)
+        experiment = seen.pop("experiment", context.experiment)
+        return Call(
+            id=pending.id,
+            producer=self.producer_id,
+            seq=seq,
+            start_ns=pending.start_ns,
+            first_token_ns=seen.pop("first_token_ns", pending.first_token_ns),
+            inner_calls=pending.inner_calls,
+            actor=actor,
+            feature=feature,
+            experiment=experiment or self._experiment(feature, actor, pending.start_ns, seen),
+            prompt_version=seen.pop("prompt_version", context.prompt_version),
+            **seen,
+        )
+
+    def _placed(self, actor: Actor) -> Actor:
         """The actor with the environment the settings name, where the context names none."""
         environment = self.settings.environment
         if environment is None or actor.environment is not None:
             return actor
         return msgspec.structs.replace(actor, environment=environment)
 
-    def experiment(self, call: Call) -> str | None:
+    def _experiment(
+        self, feature: str | None, actor: Actor, start_ns: int, seen: dict[str, Any]
+    ) -> str | None:
         """The MLflow experiment of a call that names none."""
         if self._by_feature:
-            return call.feature
-        if call.feature in self.settings.experiments:
-            return self.settings.experiments[call.feature]
-        day = datetime.fromtimestamp(call.start_ns / 1e9, UTC).date().isoformat()
+            return feature
+        if feature in self.settings.experiments:
+            return self.settings.experiments[feature]
         return self.settings.experiment.format(
-            feature=call.feature or "none",
-            persona_id=call.actor.persona_id or "none",
-            operation=call.operation or "none",
-            environment=call.actor.environment or "none",
-            user_id=call.actor.user_id or "none",
-            date=day,
+            feature=feature or "none",
+            persona_id=actor.persona_id or "none",
+            operation=seen.get("operation") or "none",
+            environment=actor.environment or "none",
+            user_id=actor.user_id or "none",
+            date=datetime.fromtimestamp(start_ns / 1e9, UTC).date().isoformat(),
         )
 
 
@@ -122,38 +157,11 @@ def finish(pending: Pending, fields: Callable[[], dict[str, Any]]) -> None:
     try:
         recorder = active()
         if recorder is not None:
-            recorder.submit(
-                _call(recorder, pending, current(), {"duration_ns": duration, **fields()})
-            )
+            seen = fields()
+            seen.setdefault("duration_ns", duration)
+            recorder.record(pending, current(), seen)
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
         logs.warn("capture", "a call was not recorded: %s: %s", type(exc).__name__, exc)
-
-
-def _call(recorder: Recorder, pending: Pending, context: Context, fields: dict[str, Any]) -> Call:
-    """The call with what its context says wherever capture itself saw nothing."""
-    inherited: dict[str, Any] = {
-        "feature": context.feature,
-        "experiment": context.experiment,
-        "prompt_version": context.prompt_version,
-        "parent_id": context.parent and context.parent.id,
-        "first_token_ns": pending.first_token_ns,
-    }
-    inherited |= {name: value for name, value in fields.items() if value is not None}
-    call = Call(
-        **inherited,
-        id=pending.id,
-        start_ns=pending.start_ns,
-        inner_calls=pending.inner_calls,
-        actor=recorder.placed(context.actor),
-    )
-    if context.tags:
-        call = msgspec.structs.replace(call, tags={**context.tags, **call.tags})
-    if context.parent is not None:
-        context.parent.inner_calls += 1
-        context.parent.counted |= call.usage.total_tokens is not None
-    if call.experiment is None:
-        call = msgspec.structs.replace(call, experiment=recorder.experiment(call))
-    return call
 
 
 def failure(error: BaseException) -> Outcome:

@@ -5,11 +5,9 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
-import msgspec
-
 from flowledger import config
 from flowledger.capture import recorder
-from flowledger.capture.context import Pending, carried
+from flowledger.capture.context import Context, Pending, carried
 from flowledger.capture.reading import read_answer
 from flowledger.records import Kind
 
@@ -161,7 +159,14 @@ class _Under:
 
     def __enter__(self) -> None:
         outer = carried.get()
-        inside = msgspec.structs.replace(outer, parent=self._pending, **self._inherited)
+        inside = Context(
+            actor=outer.actor,
+            feature=self._inherited.get("feature", outer.feature),
+            experiment=self._inherited.get("experiment", outer.experiment),
+            prompt_version=outer.prompt_version,
+            tags=outer.tags,
+            parent=self._pending,
+        )
         self._token = carried.set(inside)
 
     def __exit__(self, *exc_info: object) -> None:
