@@ -126,9 +126,16 @@ def load(environ: Mapping[str, str] = os.environ, **arguments: Any) -> Settings:
     Raises:
         ConfigError: a name or a value is not one that can be set.
     """
+    try:
+        return _load(environ, arguments)
+    except (ValueError, TypeError, RuntimeError, OSError) as exc:
+        raise ConfigError(f"the settings cannot be used: {_one_line(exc)}") from exc
+
+
+def _load(environ: Mapping[str, str], arguments: dict[str, Any]) -> Settings:
     given = {key: value for key, value in arguments.items() if value is not None}
     values = {**_from_file(environ), **_from_environment(environ), **given}
-    unknown = sorted(values.keys() - set(Settings.__struct_fields__))
+    unknown = sorted(map(str, values.keys() - set(Settings.__struct_fields__)))
     if unknown:
         names = ", ".join(Settings.__struct_fields__)
         raise ConfigError(f"unknown setting {', '.join(unknown)}; there are: {names}")
@@ -177,6 +184,10 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split())
+
+
 def _boolean(name: str, text: str) -> bool:
     word = text.strip().lower()
     if word in ON:
@@ -197,7 +208,7 @@ def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
     except ImportError as exc:
         raise ConfigError(f"{path} needs PyYAML: pip install pyyaml") from exc
     except (msgspec.DecodeError, OSError) as exc:
-        raise ConfigError(f"{path} cannot be read: {exc}") from exc
+        raise ConfigError(f"{path} cannot be read: {_one_line(exc)}") from exc
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -221,7 +232,10 @@ def _check(settings: Settings) -> None:
     ):
         if not least <= getattr(settings, field) <= most:
             raise ConfigError(f"{field} must be from {least} to {most} bytes")
-    scheme = urlsplit(settings.tracking_uri).scheme.partition("+")[0]
+    try:
+        scheme = urlsplit(settings.tracking_uri).scheme.partition("+")[0]
+    except ValueError as exc:
+        raise ConfigError(f"tracking_uri is no address: {exc}") from exc
     if scheme not in SCHEMES:
         raise ConfigError(
             f"tracking_uri has the unknown scheme {scheme!r}; use sqlite:///, postgresql://, "

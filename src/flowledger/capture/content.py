@@ -34,8 +34,9 @@ MEDIA_TYPES = (
     (b"ID3", "audio/mpeg"),
     (b"%PDF", "application/pdf"),
 )
-CONTENT = ("prompt", "response")
-BOUNDED = (*CONTENT, "settings", "params", "metrics", "tags", "tool_calls")
+SURROGATES = "lone surrogates, which are no characters, were replaced"
+MAPS = ("settings", "params", "metrics", "tags")
+BOUNDED = ("prompt", "response", *MAPS, "tool_calls")
 
 _data_uri = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[^,\s\"']{0,100};base64,([A-Za-z0-9+/=_-]+)")
 
@@ -53,8 +54,10 @@ def encode_bounded(call: Call, max_content_bytes: int) -> bytes:
     if not _surely_long(call, max_content_bytes):
         try:
             payload = encode(call)
-        except RecordError:
+        except RecordError as exc:
             payload = b""  # holds something that is not plain
+            if "surrogates" in str(exc):
+                call = msgspec.structs.replace(call, notes=[*call.notes, SURROGATES])
         if 0 < len(payload) <= max_content_bytes and not _holds_media(payload):
             return payload
     return encode_fields(_bounded_fields(call, max_content_bytes))
@@ -84,7 +87,8 @@ def _holds_media(payload: bytes) -> bool:
 
 
 def _bounded_fields(call: Call, limit: int) -> dict[str, Any]:
-    empty = {name: None if name in CONTENT else type(getattr(call, name))() for name in BOUNDED}
+    empty: dict[str, Any] = {name: {} for name in MAPS}
+    empty |= {"prompt": None, "response": None, "tool_calls": []}
     fields: dict[str, Any] = plain(msgspec.structs.replace(call, **empty))
     notes = list(call.notes)
     for name in BOUNDED:
@@ -181,6 +185,13 @@ class _Walk:
         return data[: max(0, self._longest_text - len(marker))].decode("utf-8", "ignore") + marker
 
     def _container(self, value: Any, depth: int) -> Any:
+        try:
+            return self._inside(value, depth)
+        except Exception as exc:  # noqa: BLE001 - the object's own code may raise anything
+            self.cut = True
+            return f"<{type(value).__name__} that raises {type(exc).__name__} when read>"
+
+    def _inside(self, value: Any, depth: int) -> Any:
         if isinstance(value, Mapping):
             return self._map(value, depth)
         if isinstance(value, Sequence | Set):
@@ -203,7 +214,7 @@ class _Walk:
             if self._room <= 0:
                 self.cut = True
                 return {**kept, "[cut]": f"{len(values)} values in all"}
-            name = self._text(key if isinstance(key, str) else str(key))
+            name = self._text(key if isinstance(key, str) else _safe_repr(key))
             media = self._media(item) if key in MEDIA_KEYS else None
             kept[name] = self.visit(item, depth + 1) if media is None else media
         return kept

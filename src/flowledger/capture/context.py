@@ -9,7 +9,7 @@ import msgspec
 
 from flowledger.records import NO_PROMPT, NOBODY, Actor, Prompt
 
-__all__ = ["EMPTY", "Context", "carried", "context", "current"]
+__all__ = ["EMPTY", "Context", "carried", "context", "current", "told"]
 
 
 class Pending:
@@ -107,4 +107,12 @@ def context(
 
 
 def _given(**fields: object) -> dict[str, str]:
-    return {key: str(value) for key, value in fields.items() if value is not None}
+    return {key: told(value) for key, value in fields.items() if value is not None}
+
+
+def told(value: object) -> str:
+    """The object as text, whatever its own code does."""
+    try:
+        return str(value)
+    except Exception as exc:  # noqa: BLE001 - the object's own code may raise anything
+        return f"<{type(value).__name__} whose text raises {type(exc).__name__}>"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from flowledger.capture import recorder
-from flowledger.capture.context import Pending, context
+from flowledger.capture.context import Pending, context, told
 from flowledger.records import Kind, Outcome, Prompt, ToolCall, Usage, new_id
 
 __all__ = ["record"]
@@ -108,17 +108,27 @@ def record(
 
 
 def _start_ns(started: datetime | float | None, duration_ns: int, notes: list[str]) -> int:
+    now = time.time_ns() - duration_ns
+    if started is None:
+        return now
     try:
-        if isinstance(started, datetime):
-            if started.tzinfo is None:
-                notes.append("the naive start time was read as UTC")
-                started = started.replace(tzinfo=UTC)
-            return int(started.timestamp() * 1e9)
-        if started is not None:
-            return int(float(started) * 1e9)
+        start_ns = int(_unix_seconds(started, notes) * 1e9)
     except (ValueError, TypeError, OverflowError, OSError):
         notes.append("the start time could not be read")
-    return time.time_ns() - duration_ns
+        return now
+    if abs(start_ns) < 2**63:
+        return start_ns
+    notes.append("the start time is not believable; the time of recording stands for it")
+    return now
+
+
+def _unix_seconds(started: datetime | float, notes: list[str]) -> float:
+    if not isinstance(started, datetime):
+        return float(started)
+    if started.tzinfo is None:
+        notes.append("the naive start time was read as UTC")
+        started = started.replace(tzinfo=UTC)
+    return started.timestamp()
 
 
 def _nanoseconds(milliseconds: float | None, notes: list[str]) -> int | None:
@@ -154,7 +164,7 @@ def _outcome(success: bool, error: BaseException | str | None) -> Outcome:
     if isinstance(error, BaseException):
         return recorder.failure(error)
     if error is not None:
-        return Outcome(success=False, error_type="Error", message=str(error))
+        return Outcome(success=False, error_type="Error", message=told(error))
     return Outcome(success=bool(success))
 
 

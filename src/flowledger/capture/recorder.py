@@ -22,7 +22,7 @@ import flowledger
 from flowledger import config, logs
 from flowledger.capture import threads
 from flowledger.capture.content import encode_bounded
-from flowledger.capture.context import Context, Pending, current
+from flowledger.capture.context import Context, Pending, current, told
 from flowledger.config import Settings
 from flowledger.errors import ConfigError, RecordError
 from flowledger.journal import Writer
@@ -157,11 +157,19 @@ def finish(pending: Pending, fields: Callable[[], dict[str, Any]]) -> None:
     try:
         recorder = active()
         if recorder is not None:
-            seen = fields()
+            seen = _read(fields)
             seen.setdefault("duration_ns", duration)
             recorder.record(pending, current(), seen)
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
         logs.warn("capture", "a call was not recorded: %s: %s", type(exc).__name__, exc)
+
+
+def _read(fields: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The fields capture saw; a call whose fields cannot be read is recorded without them."""
+    try:
+        return fields()
+    except Exception as exc:  # noqa: BLE001 - the application's objects may raise anything
+        return {"notes": [f"what was given could not be read: {type(exc).__name__}"]}
 
 
 def failure(error: BaseException) -> Outcome:
@@ -170,7 +178,7 @@ def failure(error: BaseException) -> Outcome:
     return Outcome(
         success=False,
         error_type=type(error).__name__,
-        message=str(error)[:STACK_BYTES],
+        message=told(error)[:STACK_BYTES],
         stack=stack[-STACK_BYTES:],
     )
 
@@ -184,7 +192,7 @@ def _without_content(call: Call, reason: str) -> Call:
         duration_ns=call.duration_ns,
         notes=[f"the content was left out: {reason}"[:STACK_BYTES]],
     )
-    return msgspec.structs.replace(empty, kind=str(call.kind), usage=call.usage)
+    return msgspec.structs.replace(empty, kind=str(call.kind))
 
 
 class _Process:
@@ -213,13 +221,16 @@ class _Process:
     def _make(self) -> None:
         try:
             settings = config.load(**self._arguments)
+            if settings.enabled:
+                self._start(settings)
         except ConfigError as exc:
             logs.warn("config", "calls are not recorded: %s", exc)
-            return
+        except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+            logs.warn("config", "calls are not recorded: %s: %s", type(exc).__name__, exc)
+
+    def _start(self, settings: Settings) -> None:
         if settings.log_level:
             logs.logger.setLevel(settings.log_level)
-        if not settings.enabled:
-            return
         producer_id = new_id()
         self.writer = Writer(
             settings.journal_folder,

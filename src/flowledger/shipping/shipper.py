@@ -4,6 +4,7 @@ It ships this process's journal to a flowledger server, or sees to it that a col
 for every other kind of store.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,15 @@ __all__ = ["Shipper", "start_shipping"]
 LOOK_SECONDS = 1.0
 FLUSH_POLL_SECONDS = 0.02
 RESTART_SECONDS = 10.0
+
+
+# A child that is forked in the middle of an import can never end it, nor import the same itself.
+_importing = threading.Lock()
+os.register_at_fork(
+    before=_importing.acquire,
+    after_in_parent=_importing.release,
+    after_in_child=_importing.release,
+)
 
 
 class Shipper:
@@ -81,10 +91,6 @@ class Shipper:
             self._watch_collector()
 
     def _run(self) -> None:
-        try:
-            note_destination(self._settings)
-        except OSError as exc:
-            logs.warn("journal", "calls are not kept: %s", exc)
         while True:
             wait = self._turn()
             if self._stop.wait(wait):
@@ -93,10 +99,18 @@ class Shipper:
 
     def _choose(self) -> float:
         """Find out once who ships: this thread to a flowledger server, else a collector."""
+        try:
+            note_destination(self._settings)
+        except OSError as exc:
+            logs.warn("journal", "calls are not kept: %s", exc)
+            if not self._folder.is_dir():
+                return LOOK_SECONDS
         if self._settings.tracking_uri.startswith(("http://", "https://")):
             try:
-                from flowledger.store.http import is_flowledger
+                with _importing:
+                    import encodings.idna  # noqa: F401 - sockets import it at their first use
 
+                    from flowledger.store.http import is_flowledger
                 ours = is_flowledger(self._settings.tracking_uri)
             except StoreError as exc:
                 logs.warn("shipping", "calls wait in the journal: %s", exc)
@@ -110,13 +124,12 @@ class Shipper:
     def _watch_collector(self) -> float:
         """Start a collector when none runs, but not over and over when it cannot stay."""
         self._writer.reopen_if_removed()
-        if self._settings.collector == "off" or collector_runs(self._folder):
+        if self._settings.collector == "off":
             return LOOK_SECONDS
-        if time.monotonic() < self._start_again_at:
-            return LOOK_SECONDS
-        self._start_again_at = time.monotonic() + RESTART_SECONDS
         try:
-            start_collector(self._settings)
+            if time.monotonic() > self._start_again_at and not collector_runs(self._folder):
+                self._start_again_at = time.monotonic() + RESTART_SECONDS
+                start_collector(self._settings)
         except OSError as exc:
             logs.warn("shipping", "calls wait in the journal, no collector can start: %s", exc)
         return LOOK_SECONDS

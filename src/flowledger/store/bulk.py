@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import time
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Call, Gap, Producer, decode
+from flowledger.records import Call, Gap, Producer, decode, new_id
 from flowledger.store import Refusal
 from flowledger.store.entries import Entry, entry
 from flowledger.store.rows import Experiment, gap_row, make_rows, producer_row
@@ -42,10 +43,9 @@ def open_bulk(destination: Destination) -> "BulkSink | None":
     """
     try:
         writer = open_writer(destination.tracking_uri)
+        # Makes MLflow's tables where there are none, and refuses those that MLflow cannot use.
+        store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
         revision = _revision(writer.engine)
-        if revision is None:
-            SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
-            revision = _revision(writer.engine)
         if revision not in TESTED_REVISIONS:
             logs.warn(
                 "store",
@@ -55,7 +55,6 @@ def open_bulk(destination: Destination) -> "BulkSink | None":
                 ", ".join(TESTED_REVISIONS),
             )
             return None
-        store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
         migrate(writer.engine)
         _spare_the_garbage_collector()
     except MlflowException as exc:
@@ -97,16 +96,16 @@ class BulkSink:
         batch = _Batch(payloads, refusals)
         try:
             self._find_experiments({e.experiment for _, e in batch.entries})
-            refusals += self._write(batch.entries, batch.producers, batch.gaps)
+            refused = self._write(batch.entries, batch.producers, batch.gaps)
+            if refused and len(refused) == len(batch.entries):
+                self._check_ordinary_calls(refused[0].reason)
             self._keep_statistics_fresh(len(batch.entries))
         except MlflowException as exc:
             raise _of_mlflow(exc) from exc
         except self._outage as exc:
             self._experiments.clear()
             raise _of_database(exc) from exc
-        if batch.entries and len(refusals) >= len(batch.entries) > 1:
-            raise StoreUnavailable(f"the database refuses every record: {refusals[0].reason}")
-        return refusals
+        return [*refusals, *refused]
 
     def close(self) -> None:
         """Close the connections."""
@@ -144,13 +143,36 @@ class BulkSink:
             if known:
                 new = [e for e in entries if e.call.id not in known]
                 rows = make_rows(new, self._experiments, self._store_as).by_table
-            for table, some in rows.items():
-                if some:
-                    self._writer.insert(cursor, table, some)
+            self._insert(cursor, rows)
             if producers:
                 self._writer.upsert(cursor, "llm_producers", producers)
             if gaps:
                 self._writer.upsert(cursor, "llm_gaps", gaps)
+
+    def _insert(self, cursor: Any, rows: dict[str, list[tuple[Any, ...]]]) -> None:
+        for table, some in rows.items():
+            if some:
+                self._writer.insert(cursor, table, some)
+
+    def _check_ordinary_calls(self, reason: str) -> None:
+        """Insert a call that nothing is wrong with, and take it back.
+
+        A database that refuses that one, too, is at fault itself, and no record is.
+        """
+        name = next(iter(self._experiments))
+        ordinary = entry(
+            Call(id=new_id(), start_ns=time.time_ns(), experiment=name, prompt="?", response="!")
+        )
+        try:
+            with self._writer.transaction() as cursor:
+                self._insert(
+                    cursor, make_rows([ordinary], self._experiments, self._store_as).by_table
+                )
+                raise _NotKept
+        except _NotKept:
+            return
+        except self._poison as exc:
+            raise StoreUnavailable(f"the database refuses every record: {reason}") from exc
 
     def _find_experiments(self, names: set[str]) -> None:
         """Make the experiments that are missing and restore those that were deleted."""
@@ -179,6 +201,10 @@ class BulkSink:
         if self._stored >= self._analyze_at:
             self._writer.analyze()
             self._analyze_at = self._stored * 2
+
+
+class _NotKept(Exception):
+    """Rolls a transaction back that only tried something."""
 
 
 class _Batch:

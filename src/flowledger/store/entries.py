@@ -88,7 +88,7 @@ def entry(call: Call, now_ns: int | None = None) -> Entry:
     start_ns = _believable(call.start_ns, now_ns or time.time_ns(), notes)
     call = tokens.complete(call)
     cost = pricing.price(call)
-    name = _text(call.operation or call.function or call.kind, MAX_NAME)
+    name = _text(call.operation or call.function or call.kind, MAX_NAME, notes)
     return Entry(
         call=call,
         cost=cost,
@@ -124,12 +124,20 @@ def _believable(start_ns: int, now_ns: int, notes: list[str]) -> int:
     return now_ns
 
 
-def _text(value: Any, longest: int) -> str:
-    """The value as text that every database takes, at most so long."""
+def _text(value: Any, longest: int, notes: list[str] | None = None) -> str:
+    """The value as text that every database takes, at most so long; told in `notes` when given."""
     text = value if isinstance(value, str) else _as_text(value)
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
+        _note(notes, "NUL characters, which no database takes, were replaced")
+    if len(text) > longest:
+        _note(notes, f"a text is cut to the {longest} characters MLflow takes")
     return text[:longest]
+
+
+def _note(notes: list[str] | None, note: str) -> None:
+    if notes is not None and note not in notes:
+        notes.append(note)
 
 
 def _as_text(value: Any) -> str:
@@ -159,7 +167,12 @@ def _params(call: Call, notes: list[str]) -> list[tuple[str, str]]:
     }
     pairs = {key: value for key, value in ours.items() if value is not None}
     pairs.update(_own(call.params, "params", notes))
-    return [(key, _text(value, MAX_PARAM)) for key, value in pairs.items()]
+    # The trace holds a long prompt or response whole, so that is no loss to tell of.
+    in_trace = ("prompt", "response")
+    return [
+        (key, _text(value, MAX_PARAM, None if key in in_trace else notes))
+        for key, value in pairs.items()
+    ]
 
 
 def _metrics(call: Call, cost: Cost | None, notes: list[str]) -> list[tuple[str, float]]:
@@ -206,7 +219,7 @@ def _tags(call: Call, name: str, notes: list[str]) -> list[tuple[str, str]]:
     }
     pairs = {key: value for key, value in ours.items() if value is not None}
     pairs.update((k, v) for k, v in _own(call.tags, "tags", notes).items() if k not in FIXED_TAGS)
-    return [(key, _text(value, MAX_TAG)) for key, value in pairs.items()]
+    return [(key, _text(value, MAX_TAG, notes)) for key, value in pairs.items()]
 
 
 FIXED_TAGS = frozenset(("mlflow.runName", "flowledger.id"))

@@ -1,0 +1,1 @@
+"""The processes that measure; started by `bench.processes.Child`."""

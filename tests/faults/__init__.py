@@ -1,0 +1,5 @@
+"""Faults that really happen, to processes that really run."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.faults.processes")
