@@ -95,7 +95,9 @@ def _is_countable(call: Call) -> bool:
     usage, kind = call.usage, call.kind
     if usage.input_tokens is not None and (usage.output_tokens is not None or _is_embedding(call)):
         return False
-    if call.inner_calls or not call.outcome.success or kind in (Kind.IMAGE, Kind.SPEECH, Kind.RETRIEVAL):
+    if call.inner_calls or not call.outcome.success:
+        return False
+    if kind in (Kind.IMAGE, Kind.SPEECH, Kind.RETRIEVAL):
         return False
     return kind != Kind.CUSTOM or bool(call.model or call.model_asked)
 
