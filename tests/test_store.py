@@ -33,6 +33,7 @@ from flowledger.store.entries import entry
 from flowledger.store.http import HttpSink
 from flowledger.store.plain import PlainSink
 from flowledger.store.rows import COLUMNS
+from flowledger.store.schema import migrations
 from flowledger.testing import MemorySink
 from tests.calls import a_call, any_call
 from tests.conftest import postgres_database
@@ -478,3 +479,12 @@ def test_the_sql_of_threads_agents_document_gives_the_average(database_uri: str)
         " WHERE m.key = 'total_tokens' AND p.key = 'persona_id' GROUP BY p.value"
     )
     assert rows_of(database_uri, query) == [{"persona": "helper", "avg_tokens": 180.0}]
+
+
+def test_migrations_are_numbered_without_holes_and_applied_once(database_uri: str) -> None:
+    numbers = [migration.number for migration in migrations()]
+    assert list(range(1, len(numbers) + 1)) == numbers
+    for _ in range(2):
+        open_bulk_sink(database_uri).close()
+    applied = rows_of(database_uri, "SELECT version FROM llm_schema ORDER BY version")
+    assert numbers == [row["version"] for row in applied]
