@@ -81,11 +81,11 @@ def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
 class Application:
     """`application.py` as a process of its own; what it logs stands in `log`."""
 
-    def __init__(self, log: Path, environ: dict[str, str], python: str = sys.executable) -> None:
+    def __init__(self, log: Path, environ: dict[str, str], program: Path) -> None:
         self.log = log
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [python, str(FOLDER / "application.py")],
+                [sys.executable, str(program)],
                 env=environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -161,10 +161,12 @@ class Host:
             **ours,
         }
 
-    def start(self, uri: str, *, python: str = sys.executable, **settings: object) -> Application:
+    def start(
+        self, uri: str, *, program: Path = FOLDER / "application.py", **settings: object
+    ) -> Application:
         """Start an application that records to this store."""
         log = self._folder / f"application-{len(self._started)}.log"
-        application = Application(log, self.environ(uri, **settings), python)
+        application = Application(log, self.environ(uri, **settings), program)
         self._started.append(application)
         return application
 

@@ -97,7 +97,11 @@ def _frames(segment: bytes) -> list[tuple[bytes, bytes]]:
     pieces, length = split(body, final=True)
     assert len(body) == length
     starts = [0, *(piece.end for piece in pieces)]
-    return [(p.payload, body[start : p.end]) for start, p in zip(starts, pieces) if p.payload]
+    return [
+        (p.payload, body[start : p.end])
+        for start, p in zip(starts, pieces, strict=False)
+        if p.payload
+    ]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,6 +4,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -36,7 +37,7 @@ def fill(disk: Path) -> None:
 
 
 def assert_all_told(ledger: Ledger, application: Application, made: int) -> None:
-    """Each of these calls is stored or counted in a gap, and each gap says between which numbers."""
+    """Each of these calls is stored, or counted in a gap that says between which numbers."""
     dropped = application.ask("dropped")
     assert dropped > 0
     eventually(dropped, lambda: sum(count for _, _, count in gaps(ledger)))
@@ -134,7 +135,7 @@ def test_what_a_process_could_not_keep_is_told_after_its_end(
 def test_a_process_that_finds_no_room_at_all_is_told_with_all_its_numbers(
     host: Host, sqlite_uri: str
 ) -> None:
-    settings = {"collector": "off", "journal_max_bytes": SMALLEST_JOURNAL}
+    settings: dict[str, Any] = {"collector": "off", "journal_max_bytes": SMALLEST_JOURNAL}
     first = host.start(sqlite_uri, **settings)
     second = host.start(sqlite_uri, **settings)
     first.ask("calls", count=1000, size=2000)

@@ -1,12 +1,15 @@
 """What is set up wrongly costs one clear sentence; the application goes on all the same."""
 
+import os
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from tests.faults.processes import Host, Ledger, assert_unharmed, until
+from tests.faults.processes import FOLDER, Host, Ledger, assert_unharmed, until
 
 SETTINGS = {
     "an unknown scheme": ({"tracking_uri": "mongodb://here/db"}, "unknown scheme 'mongodb'"),
@@ -39,7 +42,7 @@ sys.meta_path.insert(0, Missing())
 TESTED_WITH_NONE = "import flowledger.store.schema as s; s.TESTED_REVISIONS.clear()"
 
 
-def assert_goes_on(host: Host, uri: str, said: str, **settings: object) -> None:
+def assert_goes_on(host: Host, uri: str, said: str, **settings: Any) -> None:
     """An application is answered as ever, and logs one line that says so."""
     application = host.start(uri, **settings)
     assert_unharmed(application.ask("calls", count=100))
@@ -105,6 +108,19 @@ def test_a_working_directory_that_is_gone_harms_nobody(
     assert len(application.warnings()) <= 1
 
 
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 80])
+def test_a_program_of_any_name_is_recorded(
+    host: Host, sqlite_uri: str, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name / name / name
+    folder.mkdir(parents=True)
+    program = Path(shutil.copy(FOLDER / "application.py", folder))
+    application = host.start(sqlite_uri, program=program)
+    assert_unharmed(application.ask("calls", count=10))
+    assert application.ask("flush")
+    Ledger(sqlite_uri).wait_for_once(10, host)
+
+
 def test_a_collector_that_cannot_start_is_named(host: Host, sqlite_uri: str) -> None:
     said = "calls wait in the journal, no collector can start: [Errno 2]"
     assert_goes_on(host, sqlite_uri, said, collector_python="/nonexistent/python")
@@ -122,7 +138,7 @@ def test_a_collector_without_mlflow_says_so_and_keeps_the_calls(
     assert "mlflow is not installed where calls are shipped" in the_warning(host)
     assert 0 == application.leave()
     assert [] == application.warnings()
-    host.collector().kill()
+    until(host.collector, "a collector runs").kill()
     monkeypatch.delenv("PYTHONPATH")
     host.collect_once(sqlite_uri)
     Ledger(sqlite_uri).wait_for_once(100, host)

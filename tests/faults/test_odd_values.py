@@ -43,9 +43,9 @@ NOTES = {
 
 
 class Outcome:
-    """What became of one call: `stored` with notes, `rejected` with reasons, `missing`, `raised`."""
+    """What became of one call: `stored` with notes, `rejected` with reasons, or worse."""
 
-    def __init__(self, call_id: str | None, raised: str | None, ledger: Ledger, host: Host) -> None:
+    def __init__(self, ledger: Ledger, host: Host, call_id: str, raised: str | None) -> None:
         details = ledger.rows(f"SELECT details FROM llm_calls WHERE id = '{call_id}'")
         self.id = call_id
         self.notes: list[str] = json.loads(details[0][0]).get("notes", []) if details else []
@@ -67,7 +67,7 @@ def outcomes(host: Host, database_uri: str, ledger: Ledger) -> dict[str, Outcome
     )
     eventually(0, host.waiting)
     made = json.loads(printed).items()
-    return {name: Outcome(*said, ledger, host) for name, said in made}
+    return {name: Outcome(ledger, host, *said) for name, said in made}
 
 
 @pytest.fixture

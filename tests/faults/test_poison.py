@@ -1,6 +1,7 @@
 """A record that no database takes is refused alone, whatever else is delivered with it."""
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ FITS_NO_COLUMN = {"input_tokens": 2**63, "output_tokens": 1}
 IS_NO_RECORD = {"operation": 7}
 
 
-def delivered(host: Host, application: Application, *kinds: dict[str, object]) -> list[str]:
+def delivered(host: Host, application: Application, *kinds: Mapping[str, object]) -> list[str]:
     """Deliver calls of these kinds in one batch; returns their ids."""
     with stopped([until(host.collector, "a collector runs")]):
         made = [application.ask("record", **fields)[0] for fields in kinds]

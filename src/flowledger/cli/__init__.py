@@ -19,8 +19,10 @@ COMMANDS = {
     "collect": "Ship what waits in journals to the store.",
     "demo": "See it work: a small application, its calls, and what the ledger says.",
     "doctor": "Say what is configured, what waits, what was rejected, and what to do.",
+    "keys": "Make, list and revoke keys for sending calls to a server.",
     "recent": "List the latest calls.",
     "replay": "Replay a trace of LLM arrivals through a real client.",
+    "server": "Run the server: MLflow's pages and API, ingest, /metrics, on one port.",
     "show": "Show everything recorded about one call.",
     "version": "Print the version.",
 }

@@ -1,0 +1,93 @@
+"""Short questions that the server asks the database for itself: is it there, how much is in it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from flowledger.errors import StoreUnavailable
+from flowledger.store.schema import migrate
+from flowledger.store.writers import open_writer
+
+__all__ = ["Database", "check_answers"]
+
+COUNTS = {
+    "experiments": "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active'",
+    "active_runs": "SELECT count(*) FROM runs"
+    " WHERE status = 'RUNNING' AND lifecycle_stage = 'active'",
+}
+
+
+class Database:
+    """The database behind the server, connected when it is first asked.
+
+    Args:
+        uri: of a SQLite file or a PostgreSQL database.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._opening = threading.Lock()
+        self._engine: sa.Engine | None = None
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The connections, shared by all threads; our tables are up to date.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        with self._opening:
+            if self._engine is None:
+                with _translated():
+                    engine = open_writer(self._uri).engine
+                    migrate(engine)
+                self._engine = engine
+            return self._engine
+
+    def version(self) -> int:
+        """The version of our own tables, asked of the database each time.
+
+        Raises:
+            StoreUnavailable: it does not answer.
+        """
+        return int(self._scalar("SELECT max(version) FROM llm_schema"))
+
+    def counts(self) -> dict[str, int]:
+        """How many experiments there are, and how many runs are under way.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        return {name: int(self._scalar(query)) for name, query in COUNTS.items()}
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._opening:
+            if self._engine is not None:
+                self._engine.dispose()
+
+    def _scalar(self, query: str) -> Any:
+        with _translated(), self.engine.connect() as connection:
+            return connection.exec_driver_sql(query).scalar()
+
+
+def check_answers(engine: sa.Engine) -> None:
+    """Ask for nothing, before MLflow's own store does: that one goes on asking for minutes.
+
+    Raises:
+        StoreUnavailable: it does not answer.
+    """
+    with _translated(), engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as exc:
+        reason = str(getattr(exc, "orig", None) or exc).partition("\n")[0]
+        raise StoreUnavailable(f"the database does not answer: {reason}") from exc

@@ -1,0 +1,71 @@
+"""What one worker of the server is made of: the parts that routes are given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from flowledger.config import Destination
+from flowledger.server.callers import MlflowUsers
+from flowledger.server.crew import Crew
+from flowledger.server.database import Database
+from flowledger.server.metrics import Metrics
+from flowledger.server.settings import ServerSettings
+from flowledger.server.sinks import Sinks
+
+__all__ = ["Parts", "make_parts"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The parts of one worker, shared by its routes.
+
+    destination: the database behind this server.
+    settings: of the server alone.
+    sinks: where ingest writes.
+    database: for short questions of the server's own.
+    questions: threads for those questions, with a bound on how long the client waits.
+    metrics: what `/metrics` says of this worker.
+    users: MLflow's users with `--auth basic`, else None.
+    """
+
+    destination: Destination
+    settings: ServerSettings
+    sinks: Sinks
+    database: Database
+    questions: Crew
+    metrics: Metrics
+    users: MlflowUsers | None
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Ask the database something in a thread.
+
+        Raises:
+            HTTPException: 429 too many questions at once, 503 no answer in time.
+        """
+        return await self.questions.do(question)
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self.sinks.close()
+        self.questions.close()
+        self.database.close()
+
+
+def make_parts(
+    destination: Destination,
+    settings: ServerSettings,
+    metrics: Metrics,
+    users: MlflowUsers | None,
+) -> Parts:
+    """The parts of a worker over this database; nothing is connected yet."""
+    return Parts(
+        destination=destination,
+        settings=settings,
+        sinks=Sinks(destination, settings, [metrics.stored]),
+        database=Database(destination.tracking_uri),
+        questions=Crew("flowledger-ask", threads=4, places=64, seconds=settings.question_seconds),
+        metrics=metrics,
+        users=users,
+    )

@@ -1,0 +1,65 @@
+"""`python -m flowledger.server.prepare`: make and check what a server needs in its database.
+
+Run by `flowledger server` before it starts, in a process of its own. It prints what is wrong, and
+ends with 2 for a setting and 3 for the database.
+"""
+
+import os
+import sys
+
+from flowledger import config
+from flowledger.config import Destination
+from flowledger.errors import ConfigError, FlowledgerError, StoreUnavailable
+
+__all__ = ["prepare"]
+
+
+def prepare(uri: str, auth: str) -> None:
+    """Make MLflow's tables and ours where they are missing, and MLflow's first user.
+
+    Raises:
+        ConfigError: MLflow's users cannot be set up as they are configured.
+        StoreError: the database is away, or cannot be used as it is.
+    """
+    from flowledger.server.database import check_answers
+    from flowledger.store.bulk import open_bulk
+    from flowledger.store.writers import open_writer
+
+    found = config.load(tracking_uri=uri)
+    check_answers(open_writer(found.tracking_uri).engine)
+    place = Destination(
+        tracking_uri=found.tracking_uri, artifact_root="mlflow-artifacts:/", store_as=found.store_as
+    )
+    sink = open_bulk(place)
+    if sink is not None:
+        sink.close()
+    if auth:
+        _make_first_user()
+
+
+def _make_first_user() -> None:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        from mlflow.server import auth
+
+        auth.bootstrap_admin_user()
+    except MlflowException as exc:
+        raise ConfigError(f"MLflow's users: {exc.message}") from exc
+    except SQLAlchemyError as exc:
+        raise StoreUnavailable(f"the database of MLflow's users does not answer: {exc}") from exc
+
+
+def main() -> None:
+    """Prepare what the environment names."""
+    uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    try:
+        prepare(uri, os.environ.get("FLOWLEDGER_SERVER_AUTH", ""))
+    except FlowledgerError as exc:
+        print(str(exc).partition("\n")[0])
+        sys.exit(2 if isinstance(exc, ConfigError) else 3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""`--auth basic`: MLflow's users and permissions stand before ours too; keys let calls in."""
+
+import base64
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from mlflow import MlflowClient
+
+from flowledger.records import Call, encode, new_id
+from flowledger.server.batches import experiments_of
+from flowledger.store.entries import entry
+from flowledger.store.http import CALLS_PATH, HttpSink, is_flowledger
+from flowledger.store.keys import open_keys
+from tests.calls import a_call, any_call
+from tests.conftest import postgres_database
+from tests.server_client import PRODUCER, Postgres, Server, rows
+from tests.servers import answers_at, free_port
+
+ADMIN, PASSWORD = "admin", "correct horse battery"
+HEALTH = "/api/flowledger/v1/health"
+FOR_USERS = ("/metrics", "/api/docs", "/api/openapi.json")
+READY = "/api/flowledger/v1/ready"
+
+
+def basic(user: str, password: str = PASSWORD) -> dict[str, str]:
+    """The header that logs a user in."""
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that shows a key."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture(scope="module")
+def server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`flowledger server --auth basic` with two workers, where ana is a user beside the admin."""
+    folder, port = tmp_path_factory.mktemp("auth"), free_port()
+    with postgres_database(postgres_server) as uri, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_BACKEND_STORE_URI", uri)
+        patch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", PASSWORD)
+        options = ["--port", str(port), "--auth", "basic"]
+        with (folder / "server.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flowledger", "server", *options],
+                cwd=folder,  # MLflow keeps its users in a file here
+                stdout=log,
+                stderr=log,
+            )
+        answers_at(f"http://127.0.0.1:{port}/health", process, folder / "server.log")
+        server = Server(f"http://127.0.0.1:{port}", uri, folder / "server.log")
+        make_user(server, "ana")
+        yield server
+        process.terminate()
+        process.wait(60)
+
+
+def make_user(server: Server, name: str) -> None:
+    made = server.ask(
+        "POST",
+        "/api/2.0/mlflow/users/create",
+        json={"username": name, "password": PASSWORD},
+        headers=basic(ADMIN),
+    )
+    assert 200 == made.status, made.data
+
+
+@pytest.fixture
+def key(server: Server) -> str:
+    """The token of a key of this test's own."""
+    with open_keys(server.uri, make=True) as keys:
+        return keys.create(f"key-{new_id()}")
+
+
+def test_health_is_for_everybody_and_tells_a_shipper_what_it_talks_to(server: Server) -> None:
+    assert (200, 200) == (server.get(HEALTH).status, server.get(READY).status)
+    assert is_flowledger(server.url)
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/api/docs", "/api/openapi.json", "/api/flowledger/v1/x"]
+)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        basic("ana", "wrong"),
+        basic("nobody"),
+        {"Authorization": "Basic !"},
+        {"Authorization": "Negotiate abc"},
+        bearer("somebody-elses"),
+    ],
+)
+def test_all_the_rest_is_for_users(server: Server, path: str, headers: dict[str, str]) -> None:
+    response = server.get(path, **headers)
+    assert 401 == response.status
+    assert 'Basic realm="mlflow"' in response.headers["WWW-Authenticate"]
+    assert "log in as one of MLflow's users" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("path", FOR_USERS)
+@pytest.mark.parametrize("user", [ADMIN, "ana"])
+def test_a_user_of_mlflows_comes_in(server: Server, path: str, user: str) -> None:
+    assert 200 == server.get(path, **basic(user)).status
+
+
+def test_a_key_lets_calls_in_through_the_shipping_client(server: Server, key: str) -> None:
+    call = a_call()
+    sink = HttpSink(server.url, key)
+    assert [] == sink.write([PRODUCER, encode(call)])
+    sink.close()
+    assert {"llm_calls": 1, "runs": 1, "spans": 1} == server.stored([call])
+
+
+def test_a_key_opens_nothing_else(server: Server, key: str) -> None:
+    told = server.get("/metrics", **bearer(key))
+    assert (403, True) == (told.status, "a key is for ingest alone" in told.json()["detail"])
+    runs = server.ask("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", headers=bearer(key))
+    assert 401 == runs.status
+
+
+def test_a_key_that_is_revoked_or_wrong_is_refused_by_every_worker_at_once(
+    server: Server, key: str
+) -> None:
+    prefix, key_id, secret = key.split("_", 2)
+    [named] = rows(server.uri, f"SELECT name FROM llm_keys WHERE id = '{key_id}'")
+    assert 200 == server.post_calls([a_call()], **bearer(key)).status
+    with open_keys(server.uri, make=False) as keys:
+        keys.revoke(named["name"])
+    wrong = [
+        key,
+        f"{prefix}_{key_id}_{'A' * 43}",
+        f"{prefix}_{'0' * 12}_{secret}",
+        f"{prefix}_{key_id}_",
+        f"{prefix}_' OR 1=1 --",
+        "flk_",
+    ]
+    for token in wrong * 3:
+        response = server.post_calls([a_call()], **bearer(token))
+        assert (401, True) == (response.status, "was revoked" in response.json()["detail"])
+
+
+def test_while_the_database_is_away_nobody_hears_that_a_key_is_wrong(
+    server: Server, key: str
+) -> None:
+    [folder] = rows(server.uri, "SHOW data_directory")
+    postgres = Postgres(folder["data_directory"])
+    postgres.stop()
+    try:
+        answer = server.post_calls([a_call()], **bearer(key))
+    finally:
+        postgres.start()
+    assert (503, "1") == (answer.status, answer.headers["Retry-After"])
+    assert "the database does not answer now, so nobody can log in" in answer.json()["detail"]
+    assert 200 == server.post_calls([a_call()], **bearer(key)).status
+
+
+def test_what_is_kept_of_a_key_is_not_the_key(server: Server, key: str) -> None:
+    [row] = rows(server.uri, f"SELECT * FROM llm_keys WHERE id = '{key.split('_')[1]}'")
+    assert key.split("_", 2)[2] not in str(row)
+    assert 64 == len(row["secret_hash"])
+
+
+def test_nobody_without_credentials_sends_calls(server: Server) -> None:
+    before = rows(server.uri, "SELECT count(*) AS n FROM llm_calls")
+    assert 401 == server.post_calls([a_call()]).status
+    assert 401 == server.post_json({"feature": "f"}).status
+    assert before == rows(server.uri, "SELECT count(*) AS n FROM llm_calls")
+
+
+def test_a_user_writes_where_mlflow_lets_that_user_write(server: Server) -> None:
+    mine, theirs = f"mine {new_id()}", f"theirs {new_id()}"
+    assert 200 == server.post_calls([a_call(experiment=theirs)], **basic(ADMIN)).status
+    assert 200 == server.post_calls([a_call(experiment=mine)], **basic("ana")).status
+    assert 200 == server.post_calls([a_call(experiment=mine)], **basic("ana")).status  # made by ana
+    both = [a_call(experiment=mine), a_call(experiment=theirs)]
+    refused = server.post_calls(both, **basic("ana"))
+    assert (403, f"user ana may not write to experiment {theirs}") == (
+        refused.status,
+        refused.json()["detail"].partition(":")[0],
+    )
+    assert {"llm_calls": 0, "runs": 0, "spans": 0} == server.stored(both)
+    allow(server, "ana", theirs)
+    assert 200 == server.post_calls(both, **basic("ana")).status
+
+
+def allow(server: Server, user: str, experiment: str) -> None:
+    client = {"headers": basic(ADMIN)}
+    path = "/api/2.0/mlflow/experiments/get-by-name"
+    found = server.ask("GET", path, fields={"experiment_name": experiment}, **client)
+    grant: dict[str, Any] = {
+        "username": user,
+        "resource_type": "experiment",
+        "resource_id": found.json()["experiment"]["experiment_id"],
+        "permission": "EDIT",
+    }
+    done = server.ask("POST", "/api/3.0/mlflow/users/permissions/grant", json=grant, **client)
+    assert 200 == done.status, done.data
+
+
+@given(call=any_call())
+def test_the_experiment_that_is_asked_about_is_the_one_that_is_written(call: Call) -> None:
+    assert {entry(call).experiment} == experiments_of([encode(call)])
+
+
+def test_mlflow_asks_its_own_users_as_before(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 401 == server.get("/").status
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ana")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    assert MlflowClient(tracking_uri=server.url).get_experiment("0").name == "Default"
+
+
+def test_a_page_of_another_origin_is_blocked_before_anybody_is_asked(
+    server: Server, key: str
+) -> None:
+    response = server.post_calls([a_call()], **bearer(key), Origin="https://evil.example")
+    assert (403, b"Cross-origin request blocked") == (response.status, response.data)
+
+
+def test_neither_keys_nor_passwords_reach_the_log(server: Server, key: str) -> None:
+    server.post_calls([a_call()], **bearer(key))
+    server.get(CALLS_PATH, **bearer(key))
+    server.get("/metrics", **basic("ana"))
+    log = server.log.read_text()
+    secrets = (key, key.split("_", 2)[2], PASSWORD, basic("ana")["Authorization"].split()[1])
+    assert [] == [secret for secret in secrets if secret in log]
+    assert "Traceback" not in log
+
+
+def test_the_documentation_says_who_may_come(server: Server) -> None:
+    document = server.get("/api/openapi.json", **basic("ana")).json()
+    calls = document["paths"][CALLS_PATH]["post"]
+    assert [{"user": []}, {"key": []}] == calls["security"]
+    assert [{"user": []}] == document["paths"]["/metrics"]["get"]["security"]
+    assert "security" not in document["paths"][HEALTH]["get"]
+    assert {"user", "key"} == set(document["components"]["securitySchemes"])
