@@ -1,6 +1,7 @@
 """Warnings that do not flood: the same one at most once a minute, with a count."""
 
 import logging
+import os
 import threading
 import time
 
@@ -11,6 +12,15 @@ QUIET_SECONDS = 60.0
 logger = logging.getLogger("flowledger")
 
 _lock = threading.RLock()  # the garbage collector may end a call while we hold it
+
+
+def _free_lock() -> None:
+    """In a forked child: whoever held the lock at that moment is not there to let it go."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_free_lock)
 _last: dict[str, tuple[float, int]] = {}
 
 

@@ -260,17 +260,22 @@ def _this_process(producer_id: str) -> Producer:
         id=producer_id,
         producer=producer_id,
         start_ns=time.time_ns(),
-        host=os.uname().nodename[:100],
+        host=_short(os.uname().nodename, 100),
         pid=os.getpid(),
-        user=_user_name(),
-        source=(sys.argv[0] if sys.argv else "")[-300:],
+        user=_short(_user_name(), 100),
+        source=_short(sys.argv[0] if sys.argv else "", 300),
         version=flowledger.__version__,
     )
 
 
+def _short(name: str, longest: int) -> str:
+    """The end of a name, in so many bytes at most: a journal's header has room for no more."""
+    return name.encode("utf-8", "replace")[-longest:].decode("utf-8", "ignore")
+
+
 def _user_name() -> str:
     try:
-        return getpass.getuser()[:100]
+        return getpass.getuser()
     except (OSError, KeyError):  # no such user in a container
         return str(os.getuid())
 
