@@ -202,6 +202,26 @@ def allow(server: Server, user: str, experiment: str) -> None:
     assert 200 == done.status, done.data
 
 
+READABLE = """
+from mlflow.server import auth
+from flowledger.server.callers import Caller, MlflowUsers
+
+users = MlflowUsers()
+auth.store.init_db("sqlite:///users.db")
+ana = auth.store.create_user("ana", "correct horse battery")
+auth.store.grant_user_permission("ana", "experiment", "1", "NO_PERMISSIONS")
+auth.store.grant_user_permission("ana", "experiment", "2", "EDIT")
+for caller in (Caller("user", "ana"), Caller("user", "root", is_admin=True)):
+    print(*sorted(users.readable(caller, ["1", "2", "3"])))
+"""
+
+
+def test_what_a_user_may_read_is_what_mlflow_would_show(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", READABLE]
+    told = subprocess.check_output(command, cwd=tmp_path, text=True)
+    assert ["2 3", "1 2 3"] == told.splitlines()  # 3 has MLflow's default permission, READ
+
+
 @given(call=any_call())
 def test_the_experiment_that_is_asked_about_is_the_one_that_is_written(call: Call) -> None:
     assert {entry(call).experiment} == experiments_of([encode(call)])

@@ -30,6 +30,7 @@ from flowledger.errors import StoreMisconfigured
 )
 @click.option(
     "--auth",
+    envvar="FLOWLEDGER_SERVER_AUTH",
     type=click.Choice(["basic"]),
     help="Who may come: `basic` asks for MLflow's users, or for a key to send calls.",
 )

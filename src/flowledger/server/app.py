@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR
 from mlflow.server.fastapi_app import create_fastapi_app
 from mlflow.server.fastapi_security import init_fastapi_security
@@ -119,7 +120,9 @@ def _ours(parts: Parts, lifespan: Callable[[Any], AbstractAsyncContextManager[No
 
 def _places(router: APIRouter) -> list[str]:
     """Where a router's paths begin: its prefix, or each path when it has none."""
-    return [router.prefix] if router.prefix else [getattr(r, "path") for r in router.routes]  # noqa: B009
+    if router.prefix:
+        return [router.prefix]
+    return [route.path for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _lifespan(

@@ -105,6 +105,18 @@ class MlflowUsers:
                     " use a key made by `flowledger keys create`",
                 )
 
+    def readable(self, caller: Caller, experiment_ids: Iterable[str]) -> set[str]:
+        """Those of these experiments whose runs and traces MLflow would show the caller."""
+        if caller.is_admin:
+            return set(experiment_ids)
+        auth = self._auth
+        not_denied = [
+            auth.Requirement(kind, "*", auth.ACTION_NOT_DENIED) for kind in ("run", "trace")
+        ]
+        with _answering():
+            may_read = auth._role_based_read_predicate(caller.name, "experiment", not_denied)
+            return {one for one in experiment_ids if may_read(one)}
+
     def _may_write(self, user: str, experiment: str) -> bool:
         store = self._auth._get_tracking_store()
         found = store.get_experiment_by_name(experiment)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +30,8 @@ class Database:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        name = sa.make_url(uri).database
+        self._file = Path(name) if uri.startswith("sqlite") and name else None
         self._opening = threading.Lock()
         self._engine: sa.Engine | None = None
 
@@ -53,6 +56,8 @@ class Database:
         Raises:
             StoreUnavailable: it does not answer.
         """
+        if self._file is not None and not self._file.exists():
+            raise StoreUnavailable(f"{self._file} was deleted")
         return int(self._scalar("SELECT max(version) FROM llm_schema"))
 
     def counts(self) -> dict[str, int]:
