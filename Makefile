@@ -5,6 +5,8 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 JOBS ?= 2
 unexport PYTHONPATH VIRTUAL_ENV
+# Companies put proxies with certificates of their own into the system's store.
+export UV_SYSTEM_CERTS := true
 
 .PHONY: install demo test check bench lock clean
 
