@@ -210,7 +210,7 @@ from flowledger.server.callers import Caller, MlflowUsers
 users = MlflowUsers()
 auth.store.init_db("sqlite:///users.db")
 ana = auth.store.create_user("ana", "correct horse battery")
-auth.store.grant_user_permission("ana", "experiment", "1", "NO_PERMISSIONS")
+auth.store.grant_user_permission("ana", "experiment", "1", "DENY")
 auth.store.grant_user_permission("ana", "experiment", "2", "EDIT")
 for caller in (Caller("user", "ana"), Caller("user", "root", is_admin=True)):
     print(*sorted(users.readable(caller, ["1", "2", "3"])))

@@ -63,6 +63,23 @@ def test_what_is_wrong_is_told_in_one_sentence_before_anything_starts(
     assert [] == list(place.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("FLOWLEDGER_SERVER_SINKS", "many", "a FLOWLEDGER_SERVER_... setting has the wrong type"),
+        ("FLOWLEDGER_SERVER_BODY_SECONDS", "0", "FLOWLEDGER_SERVER_BODY_SECONDS must be more than"),
+        ("FLOWLEDGER_SERVER_AUTH", "none", "'none' is not 'basic'"),
+        ("FLOWLEDGER_STORE_AS", "files", "store_as='files': use one of"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_told_in_one_sentence(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, sentence = run("server", "--port", str(free_port()))
+    assert (2, True) == (code, said in sentence), sentence
+
+
 def test_a_port_that_is_taken_is_told_in_one_sentence(place: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

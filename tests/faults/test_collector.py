@@ -4,7 +4,7 @@ import time
 
 from tests.faults.processes import Host, Ledger, assert_unharmed, until
 
-KILLS = 4
+KILLS = 3
 
 
 def test_calls_arrive_once_however_often_the_collector_is_killed(

@@ -24,18 +24,17 @@ def locked(uri: str, how: str) -> Iterator[None]:
 
 # The collector's own patience with a lock is 20 seconds; beyond, it gives up and tries again.
 @pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=slow)])
-@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
 def test_calls_made_while_the_database_is_locked_arrive_once(
-    host: Host, sqlite_uri: str, how: str, seconds: float
+    host: Host, sqlite_uri: str, seconds: float
 ) -> None:
     ledger = Ledger(sqlite_uri)
     application = host.start(sqlite_uri)
-    with locked(sqlite_uri, how):  # not even to be opened
+    with locked(sqlite_uri, "EXCLUSIVE"):  # not even to be opened
         application.ask("begin")
         until(host.collector, "a collector runs")
         time.sleep(seconds)
     until(ledger.count, "the first calls are stored")
-    with locked(sqlite_uri, how):  # nor to be written on
+    with locked(sqlite_uri, "IMMEDIATE"):  # nor to be written to
         time.sleep(seconds)
     told = application.ask("end")
     assert_unharmed(told)

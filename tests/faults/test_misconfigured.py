@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from tests.faults.processes import FOLDER, Host, Ledger, assert_unharmed, until
 
-SETTINGS = {
+SHIPPING_LOOKS_AGAIN = 1.5  # seconds
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown scheme": ({"tracking_uri": "mongodb://here/db"}, "unknown scheme 'mongodb'"),
     "no address": ({"tracking_uri": "http://[::1"}, "tracking_uri"),
     "no number": ({"journal_max_bytes": "plenty"}, "journal_max_bytes"),
@@ -42,11 +43,13 @@ sys.meta_path.insert(0, Missing())
 TESTED_WITH_NONE = "import flowledger.store.schema as s; s.TESTED_REVISIONS.clear()"
 
 
-def assert_goes_on(host: Host, uri: str, said: str, **settings: Any) -> None:
-    """An application is answered as ever, and logs one line that says so."""
+def assert_goes_on(
+    host: Host, uri: str, said: str, *, seconds: float = 0.0, **settings: Any
+) -> None:
+    """An application is answered as ever, for so long, and logs one line that says so."""
     application = host.start(uri, **settings)
     assert_unharmed(application.ask("calls", count=100))
-    time.sleep(1.5)  # shipping looks again after a second
+    time.sleep(seconds)
     assert_unharmed(application.ask("calls", count=100))
     assert 0 == application.leave()
     lines = application.warnings()
@@ -76,18 +79,17 @@ def test_a_journal_folder_that_cannot_be_made_is_named(
 ) -> None:
     (tmp_path / depth).parent.mkdir(exist_ok=True)
     (tmp_path / depth).write_text("no folder")
-    assert_goes_on(
-        host, sqlite_uri, f"calls are not kept: [Errno 20] Not a directory: '{host.home}"
-    )
+    said = f"calls are not kept: [Errno 20] Not a directory: '{host.home}"
+    assert_goes_on(host, sqlite_uri, said, seconds=SHIPPING_LOOKS_AGAIN)
 
 
 def test_recording_begins_once_the_journal_folder_can_be_made(host: Host, sqlite_uri: str) -> None:
     host.home.write_text("no folder")
     application = host.start(sqlite_uri)
     application.ask("calls", count=10)
-    time.sleep(1.5)
+    time.sleep(SHIPPING_LOOKS_AGAIN)
     host.home.unlink()
-    time.sleep(1.5)
+    time.sleep(SHIPPING_LOOKS_AGAIN)
     application.ask("calls", count=10)
     assert application.ask("flush")
     assert [(10,)] == Ledger(sqlite_uri).rows("SELECT dropped FROM llm_gaps")
@@ -123,7 +125,8 @@ def test_a_program_of_any_name_is_recorded(
 
 def test_a_collector_that_cannot_start_is_named(host: Host, sqlite_uri: str) -> None:
     said = "calls wait in the journal, no collector can start: [Errno 2]"
-    assert_goes_on(host, sqlite_uri, said, collector_python="/nonexistent/python")
+    python = "/nonexistent/python"
+    assert_goes_on(host, sqlite_uri, said, seconds=SHIPPING_LOOKS_AGAIN, collector_python=python)
     host.collect_once(sqlite_uri)
     Ledger(sqlite_uri).wait_for_once(200, host)
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,14 +35,15 @@ class Segment:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with _no_fork:
+            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            _opened_here.add(self)
         head = os.pread(self._fd, HEADER_SIZE, 0)
         self.producer = frames.read_producer(head)
         self.acknowledged = max(HEADER_SIZE, frames.read_acknowledged(head))
         self._locked = False
         self._telling_drops = 0
         self._told_drops = 0
-        _opened_here.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +117,10 @@ class Segment:
 
     def close(self) -> None:
         """Let go of the file and of its lock."""
+        with _no_fork:
+            self._close()
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -130,15 +136,20 @@ class Segment:
 
 
 _opened_here: WeakSet[Segment] = WeakSet()
+# A child forked halfway through would keep a file open, or close the number of another file.
+_no_fork = threading.Lock()
 
 
 def _let_go() -> None:
     """In a forked child: a segment stays locked as long as any copy of its file is open."""
     for segment in list(_opened_here):
-        segment.close()
+        segment._close()
+    _no_fork.release()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(
+    before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_let_go
+)
 
 
 def acknowledged_offset(path: Path) -> int | None:

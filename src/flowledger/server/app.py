@@ -28,7 +28,8 @@ from flowledger.server.problems import COMMON, add_problem_handlers
 __all__ = ["ROUTERS", "create"]
 
 # Every part of the API: a function that makes a router from a worker's parts. Its routes stand
-# behind the guard, answer errors as `Problem` and are in /api/docs.
+# behind the guard, answer errors as `Problem` and are in /api/docs. A router has a prefix of its
+# own, which no path of MLflow's begins with, or paths without parameters.
 ROUTERS: tuple[Callable[[Parts], APIRouter], ...] = (
     health.router,
     ingest.router,

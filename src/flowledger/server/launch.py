@@ -17,6 +17,7 @@ from types import FrameType
 import msgspec
 
 from flowledger.errors import ConfigError, StoreError
+from flowledger.server import settings
 from flowledger.server.launch_checks import check
 
 __all__ = ["Launch", "run"]
@@ -54,6 +55,7 @@ def run(launch: Launch, say: Callable[[str], object]) -> None:
         ConfigError: an option cannot be used; the message says what to give instead.
         StoreError: the database cannot be used, or the server ended by itself.
     """
+    settings.load()  # the workers would fail on it over and over
     check(launch)
     with (
         _until_stopped(),
