@@ -10,7 +10,9 @@ export UV_SYSTEM_CERTS := true
 
 .PHONY: install demo test check bench lock clean
 
-install: .venv/.installed .venv-openai2/.installed
+OPENAIS := openai2 openai3
+
+install: .venv/.installed $(OPENAIS:%=.venv-%/.installed)
 
 .venv/.uv: requirements/uv.txt
 	@test -n "$(PYTHON)" || { echo "flowledger needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
@@ -24,11 +26,12 @@ install: .venv/.installed .venv-openai2/.installed
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The oldest openai we promise to work with, beside the newest in .venv.
-.venv-openai2/.installed: .venv/.uv requirements/openai2.txt pyproject.toml
-	$(UV) venv --quiet --clear --python $(BIN)/python .venv-openai2
-	$(UV) pip sync --quiet --python .venv-openai2/bin/python --require-hashes requirements/openai2.txt
-	$(UV) pip install --quiet --python .venv-openai2/bin/python --no-deps --no-build-isolation --editable .
+# The oldest and the newest openai we promise to work with, beside the one in .venv, which is the
+# newest that dspy takes.
+.venv-%/.installed: requirements/%.txt .venv/.uv pyproject.toml
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-$*
+	$(UV) pip sync --quiet --python .venv-$*/bin/python --require-hashes $<
+	$(UV) pip install --quiet --python .venv-$*/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: .venv/.installed
@@ -45,9 +48,11 @@ check: .venv/.installed
 bench: install
 	$(BIN)/python -m bench $(ARGS)
 
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade
+
 lock: .venv/.uv
-	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra dev pyproject.toml --output-file requirements/dev.txt
-	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade requirements/openai2.in --output-file requirements/openai2.txt
+	$(LOCK) --extra dev pyproject.toml --output-file requirements/dev.txt
+	for name in $(OPENAIS); do $(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
 
 clean:
-	rm -rf .venv .venv-openai2 .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv $(OPENAIS:%=.venv-%) .mypy_cache .ruff_cache .pytest_cache build dist

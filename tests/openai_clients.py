@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import importlib.util
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -60,7 +59,7 @@ WITH_USAGE: dict[str, Any] = {**STREAMED, "stream_options": {"include_usage": Tr
 RESPONSE: dict[str, Any] = {"model": MODEL, "input": "Hi", "instructions": "Be brief."}
 
 # The HTTP library of the openai that is installed: 3.x has one of its own.
-http: Any = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
+http: Any = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__)
 
 
 def make(cls: type[OpenAI] | type[AsyncOpenAI], url: str, **options: Any) -> Any:
