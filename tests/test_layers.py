@@ -16,6 +16,7 @@ ORDER = (
     "records",
     "config",
     "privacy",
+    "latency",
     "journal",
     "pricing",
     "tokens",

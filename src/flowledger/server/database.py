@@ -12,7 +12,7 @@ from flowledger.errors import StoreUnavailable
 from flowledger.store.schema import migrate
 from flowledger.store.writers import open_writer
 
-__all__ = ["Database", "check_answers"]
+__all__ = ["Database"]
 
 COUNTS = {
     "experiments": "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active'",
@@ -77,16 +77,6 @@ class Database:
     def _scalar(self, query: str) -> Any:
         with _translated(), self.engine.connect() as connection:
             return connection.exec_driver_sql(query).scalar()
-
-
-def check_answers(engine: sa.Engine) -> None:
-    """Ask for nothing, before MLflow's own store does: that one goes on asking for minutes.
-
-    Raises:
-        StoreUnavailable: it does not answer.
-    """
-    with _translated(), engine.connect() as connection:
-        connection.exec_driver_sql("SELECT 1")
 
 
 @contextmanager

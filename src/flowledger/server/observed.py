@@ -43,6 +43,7 @@ class ObservedWriter:
         self.engine = writer.engine
         self.known = writer.known
         self.upsert = writer.upsert
+        self.among = writer.among
         self.analyze = writer.analyze
         self._writer = writer
         self._observers = observers

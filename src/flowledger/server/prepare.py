@@ -21,12 +21,9 @@ def prepare(uri: str, auth: str) -> None:
         ConfigError: MLflow's users cannot be set up as they are configured.
         StoreError: the database is away, or cannot be used as it is.
     """
-    from flowledger.server.database import check_answers
     from flowledger.store.bulk import open_bulk
-    from flowledger.store.writers import open_writer
 
     found = config.load(tracking_uri=uri)
-    check_answers(open_writer(found.tracking_uri).engine)
     place = Destination(
         tracking_uri=found.tracking_uri, artifact_root="mlflow-artifacts:/", store_as=found.store_as
     )

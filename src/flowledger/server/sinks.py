@@ -6,18 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
 from flowledger.config import Destination
 from flowledger.errors import StoreError
 from flowledger.server.crew import Crew
-from flowledger.server.database import check_answers
 from flowledger.server.observed import ObservedWriter, Observer
 from flowledger.server.problems import first_line, unavailable
 from flowledger.server.settings import ServerSettings
 from flowledger.store import Refusal, Sink, open_sink
 from flowledger.store.bulk import BulkSink, open_bulk
-from flowledger.store.writers import open_writer
 
 __all__ = ["Sinks"]
 
@@ -95,12 +91,6 @@ class Sinks:
             return sink.write(payloads, redelivered=True)
 
     def _open(self) -> Sink:
-        place = self._destination
-        writer = ObservedWriter(open_writer(place.tracking_uri), self._observers)
-        check_answers(writer.engine)
-        checked = open_bulk(place)
-        if checked is None:  # a revision of MLflow's that was never tested
-            return open_sink(place)
-        checked.close()
-        store = SqlAlchemyStore(place.tracking_uri, place.artifact_root)
-        return BulkSink(writer, store, place.store_as)
+        sink = open_bulk(self._destination, lambda writer: ObservedWriter(writer, self._observers))
+        # None: a revision of MLflow's that was never tested.
+        return open_sink(self._destination) if sink is None else sink

@@ -4,7 +4,7 @@ import gc
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -15,9 +15,10 @@ from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
 from flowledger.records import Call, Gap, Producer, decode, new_id
 from flowledger.store import Refusal
 from flowledger.store.entries import Entry, entry
-from flowledger.store.rows import Experiment, gap_row, make_rows, producer_row
+from flowledger.store.rollup import add_calls
+from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
-from flowledger.store.writers import Writer, open_writer
+from flowledger.store.writers import Writer, check_answers, open_writer
 
 # Read when MLflow is imported: no telemetry from a collector, no job workers.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -34,8 +35,14 @@ _Errors: TypeAlias = tuple[type[Exception], ...]
 _id = re.compile(r"[0-9a-f]{32}")
 
 
-def open_bulk(destination: Destination) -> "BulkSink | None":
+def open_bulk(
+    destination: Destination, through: Callable[[Writer], Writer] = lambda writer: writer
+) -> "BulkSink | None":
     """The bulk sink for a database, or None when its MLflow revision was never tested with it.
+
+    Args:
+        destination: the database and how calls are written to it.
+        through: puts a writer of its own around the database's.
 
     Raises:
         StoreUnavailable: the database does not answer.
@@ -43,6 +50,7 @@ def open_bulk(destination: Destination) -> "BulkSink | None":
     """
     try:
         writer = open_writer(destination.tracking_uri)
+        check_answers(writer.engine)
         # Makes MLflow's tables where there are none, and refuses those that MLflow cannot use.
         store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
         revision = _revision(writer.engine)
@@ -61,7 +69,7 @@ def open_bulk(destination: Destination) -> "BulkSink | None":
         raise _of_mlflow(exc) from exc
     except (sa.exc.SQLAlchemyError, OSError) as exc:
         raise _of_database(exc) from exc
-    return BulkSink(writer, store, destination.store_as)
+    return BulkSink(through(writer), store, destination.store_as)
 
 
 class BulkSink:
@@ -153,6 +161,9 @@ class BulkSink:
         for table, some in rows.items():
             if some:
                 self._writer.insert(cursor, table, some)
+        if calls := rows[LEDGER]:
+            ids = [row[0] for row in calls]
+            add_calls(lambda statement: self._writer.among(cursor, statement, ids))
 
     def _check_ordinary_calls(self, reason: str) -> None:
         """Insert a call that nothing is wrong with, and take it back.

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from flowledger.records import Gap, Producer
+from flowledger.store.derived import Derived, derive, ledger_text, own_tag
 from flowledger.store.entries import Entry, cost_parts, finite, json_text, token_usage, user_of
 
 __all__ = ["COLUMNS", "LEDGER", "Experiment", "Rows", "gap_row", "make_rows", "producer_row"]
@@ -118,13 +119,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "prompt_name",
         "prompt_version",
         "prompt_hash",
+        *Derived._fields,
         "details",
         "content",
     ),
+    "llm_tags": ("key", "value", "call_id"),
     "llm_producers": ("id", "host", "pid", "os_user", "source", "version", "start_ms"),
     "llm_gaps": ("producer_id", "first_seq", "last_seq", "dropped", "reason", "seen_ms"),
 }
-MAX_LEDGER_TEXT = 8000
+MAX_KEY_TEXT = 250
 MODEL_DIMENSION = 500
 TRACE_SCHEMA_VERSION = "3"
 
@@ -165,6 +168,7 @@ def make_rows(entries: Iterable[Entry], experiments: dict[str, Experiment], stor
             _add_trace(rows, entry, experiment, linked="run" in store_as)
         ledger_row = _ledger_row(entry, experiment, received_ms, content="trace" not in store_as)
         rows.add(LEDGER, ledger_row)
+        rows.add("llm_tags", *_tag_rows(entry))
     return rows
 
 
@@ -172,11 +176,11 @@ def producer_row(producer: Producer) -> tuple[Any, ...]:
     """The row of a process that writes journals."""
     return (
         producer.id,
-        _ledger_text(producer.host),
+        ledger_text(producer.host),
         producer.pid,
-        _ledger_text(producer.user),
-        _ledger_text(producer.source),
-        _ledger_text(producer.version),
+        ledger_text(producer.user),
+        ledger_text(producer.source),
+        ledger_text(producer.version),
         producer.start_ns // 1_000_000,
     )
 
@@ -184,7 +188,7 @@ def producer_row(producer: Producer) -> tuple[Any, ...]:
 def gap_row(gap: Gap) -> tuple[Any, ...]:
     """The row of records that a process numbered but could not keep."""
     now_ms = time.time_ns() // 1_000_000
-    reason = _ledger_text(gap.reason)
+    reason = ledger_text(gap.reason)
     return (gap.producer, gap.first_seq, gap.last_seq, gap.count, reason, now_ms)
 
 
@@ -343,7 +347,24 @@ def _ledger_row(
 ) -> tuple[Any, ...]:
     call, cost = entry.call, entry.cost
     actor, usage, outcome, prompt = call.actor, call.usage, call.outcome, call.prompt_version
-    text = _ledger_text
+    text = ledger_text
+    latency_ms = max(0, call.duration_ns) / 1e6
+    feature, provider, persona = text(call.feature), text(call.provider), text(actor.persona_id)
+    model, error_type = text(call.model or call.model_asked), text(outcome.error_type)
+    version = text(prompt.version or own_tag(call.tags, "prompt_version"))
+    derived = derive(
+        experiment_id=experiment.id,
+        feature=feature,
+        persona_id=persona,
+        provider=provider,
+        model=model,
+        prompt_version=version or text(prompt.hash),
+        success=outcome.success,
+        error_type=error_type,
+        latency_ms=latency_ms,
+        metrics=call.metrics,
+        tags=call.tags,
+    )
     return (
         call.id,
         call.producer,
@@ -353,19 +374,19 @@ def _ledger_row(
         call.inner_calls,
         entry.start_ns // 1_000_000,
         received_ms,
-        max(0, call.duration_ns) / 1e6,
+        latency_ms,
         None if call.first_token_ns is None else call.first_token_ns / 1e6,
         text(call.kind),
         text(call.operation),
-        text(call.feature),
+        feature,
         text(call.function),
-        text(call.provider),
-        text(call.model or call.model_asked),
+        provider,
+        model,
         text(call.model_asked),
         text(actor.user_id),
         text(actor.session_id),
-        text(actor.persona_id),
-        text(actor.user_role),
+        persona,
+        text(actor.user_role or own_tag(call.tags, "user_role")),
         text(actor.audit_reason),
         text(actor.environment),
         usage.input_tokens,
@@ -383,14 +404,26 @@ def _ledger_row(
         None if cost is None else cost.input,
         None if cost is None else cost.output,
         outcome.success,
-        text(outcome.error_type),
+        error_type,
         text(outcome.message),
         text(prompt.name),
-        text(prompt.version),
+        version,
         text(prompt.hash),
+        *derived,
         _details(entry),
         _content(entry) if content else None,
     )
+
+
+def _tag_rows(entry: Entry) -> list[tuple[str, str, str]]:
+    own = entry.call.tags
+    if not own:
+        return []
+    return [
+        (key, value, entry.call.id)
+        for key, value in entry.tags
+        if key in own and len(value) <= MAX_KEY_TEXT
+    ]
 
 
 def _details(entry: Entry) -> str:
@@ -419,12 +452,6 @@ def _content(entry: Entry) -> str:
     )
 
 
-def _ledger_text(value: str | None) -> Any:
-    if value is None:
-        return None
-    return (value.replace("\0", "\ufffd") if "\0" in value else value)[:MAX_LEDGER_TEXT]
-
-
 def _optional(value: str | None, longest: int) -> Any:
-    text = _ledger_text(value)
+    text = ledger_text(value)
     return None if text is None else text[:longest]

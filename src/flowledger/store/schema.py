@@ -1,17 +1,23 @@
 """Our own tables beside MLflow's, kept up to date by numbered migrations."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import NamedTuple
 
 import sqlalchemy as sa
+
+from flowledger.store.backfill import roll_up_all
 
 __all__ = ["TESTED_REVISIONS", "Migration", "migrate", "migrations"]
 
 # Alembic revisions of MLflow's schema that the differential test has run against.
 TESTED_REVISIONS = {"dc11669786a5": "MLflow 3.17.2"}
 ADVISORY_LOCK = 0x666C6F776C656467
+
+
+# What a migration has to do that SQL alone cannot.
+THEN: dict[int, Callable[[sa.Connection], None]] = {4: roll_up_all}
 
 
 class Migration(NamedTuple):
@@ -61,6 +67,8 @@ def _version(connection: sa.Connection) -> int:
 def _apply(connection: sa.Connection, migration: Migration) -> None:
     for statement in migration.statements:
         connection.exec_driver_sql(statement)
+    if migration.number in THEN:
+        THEN[migration.number](connection)
     connection.exec_driver_sql(
         f"INSERT INTO llm_schema VALUES ({migration.number}, {time.time_ns() // 1_000_000})"
     )

@@ -1,5 +1,6 @@
 """How rows get into a database: `executemany` on SQLite, `COPY` on PostgreSQL."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from flowledger.errors import StoreUnavailable
 from flowledger.store.rows import COLUMNS, LEDGER
 
-__all__ = ["PostgresWriter", "SqliteWriter", "Writer", "open_writer"]
+__all__ = ["PostgresWriter", "SqliteWriter", "Writer", "check_answers", "open_writer"]
 
 BUSY_SECONDS = 20
 CONNECT_SECONDS = 10
@@ -40,6 +41,11 @@ ANALYZED = (
     "trace_request_metadata",
     "spans",
     LEDGER,
+    "llm_tags",
+    "llm_groups",
+    "llm_rollup",
+    "llm_latencies",
+    "llm_facets",
 )
 
 
@@ -62,6 +68,10 @@ class Writer(Protocol):
 
     def upsert(self, cursor: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert rows that may be there already."""
+        ...
+
+    def among(self, cursor: Any, statement: str, ids: Sequence[str]) -> None:
+        """Run a statement in which `{ids}` stands for a query of these ids."""
         ...
 
     def analyze(self) -> None:
@@ -119,6 +129,11 @@ class SqliteWriter:
         """Insert rows that may be there already."""
         cursor.executemany(f"{_insert(table, '?')} {UPSERTS[table]}", rows)
 
+    def among(self, cursor: Any, statement: str, ids: Sequence[str]) -> None:
+        """Run a statement in which `{ids}` stands for a query of these ids."""
+        among = statement.replace("{ids}", "SELECT value FROM json_each(?)")
+        cursor.execute(among, (json.dumps(ids),))
+
     def analyze(self) -> None:
         """Refresh the planner's statistics from a sample of each index."""
         with self.engine.connect() as connection:
@@ -155,6 +170,10 @@ class PostgresWriter:
         """Insert rows that may be there already."""
         cursor.executemany(f"{_insert(table, '%s')} {UPSERTS[table]}", rows)
 
+    def among(self, cursor: Any, statement: str, ids: Sequence[str]) -> None:
+        """Run a statement in which `{ids}` stands for a query of these ids."""
+        cursor.execute(statement.replace("{ids}", "SELECT unnest(%s::text[])"), (list(ids),))
+
     def analyze(self) -> None:
         """Refresh the planner's statistics; autovacuum keeps them fresh afterwards."""
         with self.engine.connect() as connection:
@@ -165,6 +184,16 @@ class PostgresWriter:
 def open_writer(uri: str) -> Writer:
     """The writer for a database URI."""
     return SqliteWriter(uri) if uri.startswith("sqlite") else PostgresWriter(uri)
+
+
+def check_answers(engine: sa.Engine) -> None:
+    """Ask for nothing, before MLflow's own store does: that one goes on asking for minutes.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the database does not answer.
+    """
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
 
 
 def _transaction(engine: sa.Engine, begin: Callable[[Any], Any]) -> Iterator[Any]:

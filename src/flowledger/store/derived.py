@@ -1,0 +1,89 @@
+"""Columns of `llm_calls` that follow from the rest of a call: what it is summed by, and its scores.
+
+The scores and circumstances have the names of their metrics and tags in the documents that
+flowledger comes from, as `intent_detection.md` lists them.
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from flowledger.latency import bucket_of
+
+__all__ = ["MAX_TEXT", "Derived", "derive", "ledger_text", "own_tag"]
+
+MAX_TEXT = 8000
+LARGEST_SCORE = 1e9
+CONFIDENCES = ("confidence_score", "confidence")
+TEMPLATE_MATCHES = ("template_match_rate",)
+
+
+class Derived(NamedTuple):
+    """The derived columns, by name and in order."""
+
+    group_id: int
+    latency_bucket: int
+    confidence: float | None
+    template_match: float | None
+    intent: str | None
+    module: str | None
+    tab: str | None
+    dspy_version: str | None
+
+
+def derive(
+    *,
+    experiment_id: int,
+    feature: str | None,
+    persona_id: str | None,
+    provider: str | None,
+    model: str | None,
+    prompt_version: str | None,
+    success: bool,
+    error_type: str | None,
+    latency_ms: float,
+    metrics: Mapping[str, Any],
+    tags: Mapping[str, Any],
+) -> Derived:
+    """What follows from these columns and from the caller's own metrics and tags."""
+    dspy_version = ledger_text(own_tag(tags, "dspy_version"))
+    named = (feature, persona_id, provider, model, prompt_version, dspy_version, error_type)
+    return Derived(
+        group_id=_hash(experiment_id, success, *named),
+        latency_bucket=bucket_of(latency_ms),
+        confidence=_score(metrics, CONFIDENCES),
+        template_match=_score(metrics, TEMPLATE_MATCHES),
+        intent=ledger_text(own_tag(tags, "detected_intent")),
+        module=ledger_text(own_tag(tags, "current_module")),
+        tab=ledger_text(own_tag(tags, "current_tab")),
+        dspy_version=dspy_version,
+    )
+
+
+def ledger_text(value: str | None) -> str | None:
+    """The text as every database takes it, cut to a bounded length."""
+    if value is None:
+        return None
+    return (value.replace("\0", "\ufffd") if "\0" in value else value)[:MAX_TEXT]
+
+
+def own_tag(tags: Mapping[str, Any], name: str) -> str | None:
+    """A tag of the caller's own, as text."""
+    value = tags.get(name)
+    return None if value is None else str(value)
+
+
+def _hash(*values: object) -> int:
+    """63 bits over these values, the same on every machine; None is unlike any text."""
+    text = "\0".join(["" if value is None else f"={value}" for value in values])
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def _score(metrics: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
+    """The first of these metrics that is a number which can be squared and summed."""
+    for name in names:
+        value = metrics.get(name)
+        if isinstance(value, int | float) and abs(value) <= LARGEST_SCORE:
+            return float(value)
+    return None

@@ -1,0 +1,137 @@
+"""The roll-up: sums over calls by hour and day, true at the end of every transaction.
+
+`llm_measured` says what a call adds to them. Added up here are the calls of one transaction, or all
+calls of some days anew when one of them was changed or deleted.
+"""
+
+from collections.abc import Callable
+
+__all__ = ["FACETS", "GROUPED", "MEASURES", "ROLLED_UP", "add_calls", "rebuild"]
+
+HOURS_OF_A_DAY = 24
+MS_OF_AN_HOUR = 3_600_000
+LONGEST = 250  # characters of a key: PostgreSQL's indexes take 2,704 bytes
+# What a group is a combination of, and what calls are summed by one at a time.
+GROUPED = (
+    "experiment_id",
+    "feature",
+    "persona_id",
+    "provider",
+    "model",
+    "prompt_version",
+    "dspy_version",
+    "success",
+    "error_type",
+)
+FACETS = ("user_id", "user_role", "environment", "operation", "kind", "intent", "module")
+SUMS = (
+    "calls",
+    "failed",
+    "counted",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "priced",
+    "unpriced",
+    "cost_usd",
+    "latency_ms",
+    "latency_squared",
+    "confidences",
+    "confidence",
+    "confidence_squared",
+    "template_matches",
+    "template_match",
+)
+BOUNDS = {"first_ms": "MIN", "last_ms": "MAX"}
+MEASURES = (*SUMS, *BOUNDS)
+ROLLED_UP = ("llm_rollup", "llm_latencies", "llm_facets")
+
+_measures = ", ".join(MEASURES)
+_added_up = ", ".join(
+    [*(f"SUM({name})" for name in SUMS), *(f"{how}({name})" for name, how in BOUNDS.items())]
+)
+_grouped = ", ".join(f"m.{name}" for name in GROUPED)
+_spans = "CROSS JOIN (SELECT 1 AS span UNION ALL SELECT 24) spans"
+_start = "(hour / span) * span AS start"
+_facets = " UNION ALL ".join(f"SELECT '{name}' AS facet" for name in FACETS)
+_value = " ".join(f"WHEN '{name}' THEN {name}" for name in FACETS)
+
+
+def _upsert(table: str, key: tuple[str, ...], measures: tuple[str, ...], select: str) -> str:
+    """Add to the sums of a table; in order, so that two transactions never wait in a circle."""
+    keys, names = ", ".join(key), ", ".join(measures)
+    added = ", ".join(f"{name} = {_together(table, name)}" for name in measures)
+    return (
+        f"INSERT INTO {table} ({keys}, {names}) {select} GROUP BY {keys} ORDER BY {keys}"
+        f" ON CONFLICT ({keys}) DO UPDATE SET {added}"
+    )
+
+
+def _together(table: str, name: str) -> str:
+    there, new = f"{table}.{name}", f"excluded.{name}"
+    if name not in BOUNDS:
+        return f"{there} + {new}"
+    sign = "<" if BOUNDS[name] == "MIN" else ">"
+    return f"CASE WHEN {new} {sign} {there} THEN {new} ELSE {there} END"
+
+
+# `{ids}` stands for a query of the ids to add.
+STATEMENTS = (
+    f"INSERT INTO llm_groups (group_id, {', '.join(GROUPED)})"
+    f" SELECT DISTINCT m.group_id, {_grouped} FROM llm_measured m WHERE m.id IN ({{ids}})"
+    " AND m.group_id NOT IN (SELECT group_id FROM llm_groups)"
+    " ORDER BY m.group_id ON CONFLICT (group_id) DO NOTHING",
+    _upsert(
+        "llm_rollup",
+        ("span", "start", "group_id"),
+        MEASURES,
+        f"SELECT span, {_start}, group_id, {_added_up}"
+        f" FROM llm_measured {_spans} WHERE id IN ({{ids}})",
+    ),
+    _upsert(
+        "llm_latencies",
+        ("span", "start", "group_id", "latency_bucket"),
+        ("calls",),
+        f"SELECT span, {_start}, group_id, latency_bucket, SUM(calls)"
+        f" FROM llm_measured {_spans} WHERE id IN ({{ids}})",
+    ),
+    _upsert(
+        "llm_facets",
+        ("span", "start", "facet", "value", "experiment_id", "feature"),
+        MEASURES,
+        f"SELECT span, {_start}, facet, value, experiment_id, feature, {_added_up} FROM ("
+        f"SELECT hour, facet, SUBSTR(CASE facet {_value} END, 1, {LONGEST}) AS value,"
+        f" experiment_id, COALESCE(SUBSTR(feature, 1, {LONGEST}), '') AS feature, {_measures}"
+        f" FROM llm_measured CROSS JOIN ({_facets}) facets WHERE id IN ({{ids}})"
+        f") faceted {_spans} WHERE value IS NOT NULL",
+    ),
+)
+
+
+def add_calls(execute: Callable[[str], object]) -> None:
+    """Add calls that were just inserted.
+
+    Args:
+        execute: runs a statement in the transaction, with `{ids}` put in place.
+    """
+    for statement in STATEMENTS:
+        execute(statement)
+
+
+def rebuild(execute: Callable[[str], object], first_day: int, last_day: int) -> None:
+    """Add up all calls of some days anew, in a transaction that no other one writes beside.
+
+    Args:
+        execute: runs a statement in the transaction.
+        first_day: days since 1970.
+        last_day: included.
+    """
+    first, beyond = first_day * HOURS_OF_A_DAY, (last_day + 1) * HOURS_OF_A_DAY
+    for table in ROLLED_UP:
+        execute(f"DELETE FROM {table} WHERE start >= {first} AND start < {beyond}")
+    ids = (
+        f"SELECT id FROM llm_calls WHERE start_ms >= {first * MS_OF_AN_HOUR}"
+        f" AND start_ms < {beyond * MS_OF_AN_HOUR}"
+    )
+    for statement in STATEMENTS:
+        execute(statement.replace("{ids}", ids))
