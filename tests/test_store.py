@@ -272,7 +272,7 @@ def test_a_database_file_that_was_deleted_or_replaced_is_an_outage(
 
 
 def test_a_database_that_is_not_there_is_an_outage() -> None:
-    with pytest.raises(StoreUnavailable, match="does not take calls"):
+    with pytest.raises(StoreUnavailable, match="does not answer"):
         open_sink(destination("postgresql://nobody@127.0.0.1:9/none"))
 
 

@@ -1,8 +1,6 @@
 """Short questions that the server asks the database for itself: is it there, how much is in it."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import sqlalchemy as sa
 
 from flowledger.errors import StoreUnavailable
 from flowledger.store.schema import migrate
-from flowledger.store.writers import open_writer
+from flowledger.store.writers import answering, open_writer
 
 __all__ = ["Database"]
 
@@ -44,7 +42,7 @@ class Database:
         """
         with self._opening:
             if self._engine is None:
-                with _translated():
+                with answering():
                     engine = open_writer(self._uri).engine
                     migrate(engine)
                 self._engine = engine
@@ -75,14 +73,5 @@ class Database:
                 self._engine.dispose()
 
     def _scalar(self, query: str) -> Any:
-        with _translated(), self.engine.connect() as connection:
+        with answering(), self.engine.connect() as connection:
             return connection.exec_driver_sql(query).scalar()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as exc:
-        reason = str(getattr(exc, "orig", None) or exc).partition("\n")[0]
-        raise StoreUnavailable(f"the database does not answer: {reason}") from exc

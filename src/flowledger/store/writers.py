@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flowledger.errors import StoreUnavailable
 from flowledger.store.rows import COLUMNS, LEDGER
 
-__all__ = ["PostgresWriter", "SqliteWriter", "Writer", "check_answers", "open_writer"]
+__all__ = ["PostgresWriter", "SqliteWriter", "Writer", "answering", "check_answers", "open_writer"]
 
 BUSY_SECONDS = 20
 CONNECT_SECONDS = 10
@@ -186,13 +186,23 @@ def open_writer(uri: str) -> Writer:
     return SqliteWriter(uri) if uri.startswith("sqlite") else PostgresWriter(uri)
 
 
+@contextmanager
+def answering() -> Iterator[None]:
+    """Tells what a driver raises as `StoreUnavailable`, without the query."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as exc:
+        reason = str(getattr(exc, "orig", None) or exc).partition("\n")[0]
+        raise StoreUnavailable(f"the database does not answer: {reason}") from exc
+
+
 def check_answers(engine: sa.Engine) -> None:
     """Ask for nothing, before MLflow's own store does: that one goes on asking for minutes.
 
     Raises:
-        sqlalchemy.exc.SQLAlchemyError: the database does not answer.
+        StoreUnavailable: the database does not answer.
     """
-    with engine.connect() as connection:
+    with answering(), engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
 
 
