@@ -44,6 +44,7 @@ class ObservedWriter:
         self.known = writer.known
         self.upsert = writer.upsert
         self.among = writer.among
+        self.lock = writer.lock
         self.analyze = writer.analyze
         self._writer = writer
         self._observers = observers

@@ -4,7 +4,8 @@ import gc
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
 from flowledger.records import Call, Gap, Producer, decode, new_id
 from flowledger.store import Refusal
+from flowledger.store.corrections import remove_rows, sum_again
 from flowledger.store.entries import Entry, entry
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
@@ -102,22 +104,51 @@ class BulkSink:
         """Store a batch in one transaction; calls that are there already stay as they are."""
         refusals: list[Refusal] = []
         batch = _Batch(payloads, refusals)
-        try:
+        with self._told():
             self._find_experiments({e.experiment for _, e in batch.entries})
             refused = self._write(batch.entries, batch.producers, batch.gaps)
             if refused and len(refused) == len(batch.entries):
                 self._check_ordinary_calls(refused[0].reason)
             self._keep_statistics_fresh(len(batch.entries))
+        return [*refusals, *refused]
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete calls from MLflow's tables and ours; ids that are not there are passed over.
+
+        Raises:
+            StoreUnavailable: nothing was deleted.
+        """
+        with self._told(), self._writer.transaction() as cursor:
+            sum_again(cursor, remove_rows(self._writer, cursor, ids))
+
+    def correct(self, call: Call) -> None:
+        """Store a call in the place of the one with the same id, or anew.
+
+        Raises:
+            StoreUnavailable: it is not stored; what was there is left as it was.
+        """
+        corrected = entry(call)
+        with self._told():
+            self._find_experiments({corrected.experiment})
+            rows = make_rows([corrected], self._experiments, self._store_as).by_table
+            with self._writer.transaction() as cursor:
+                days = remove_rows(self._writer, cursor, [call.id])
+                self._insert(cursor, rows)
+                sum_again(cursor, days)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._writer.engine.dispose()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except MlflowException as exc:
             raise _of_mlflow(exc) from exc
         except self._outage as exc:
             self._experiments.clear()
             raise _of_database(exc) from exc
-        return [*refusals, *refused]
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._writer.engine.dispose()
 
     def _write(
         self,

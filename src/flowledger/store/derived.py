@@ -13,7 +13,8 @@ from flowledger.latency import bucket_of
 __all__ = ["MAX_TEXT", "Derived", "derive", "ledger_text", "own_tag"]
 
 MAX_TEXT = 8000
-LARGEST_SCORE = 1e9
+LARGEST_SCORE = 1e9  # PostgreSQL refuses squares that are out of range, and
+LEAST_SCORE = 1e-9  # those that are too small
 CONFIDENCES = ("confidence_score", "confidence")
 TEMPLATE_MATCHES = ("template_match_rate",)
 
@@ -85,5 +86,5 @@ def _score(metrics: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     for name in names:
         value = metrics.get(name)
         if isinstance(value, int | float) and abs(value) <= LARGEST_SCORE:
-            return float(value)
+            return float(value) if abs(value) >= LEAST_SCORE else 0.0
     return None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flowledger import pricing, tokens
-from flowledger.records import Call, Cost, Kind
+from flowledger.records import Call, Cost, Kind, Usage
 
 __all__ = ["Entry", "Trace", "entry", "json_text", "user_of"]
 
@@ -33,6 +33,8 @@ MAX_LEDGER_TEXT = 8000
 DAY_NS = 86_400 * 10**9
 YEAR_2000_NS = 946_684_800 * 10**9
 LARGEST_FLOAT = 1.7976931348623157e308
+LARGEST_COUNT = 10**12
+NO_USAGE = Usage()
 DEFAULT_EXPERIMENT = "Default"
 
 SPAN_TYPES = {
@@ -86,7 +88,7 @@ def entry(call: Call, now_ns: int | None = None) -> Entry:
     """
     notes = list(call.notes)
     start_ns = _believable(call.start_ns, now_ns or time.time_ns(), notes)
-    call = tokens.complete(call)
+    call = tokens.complete(_believable_usage(call, notes))
     cost = pricing.price(call)
     name = _text(call.operation or call.function or call.kind, MAX_NAME, notes)
     return Entry(
@@ -122,6 +124,22 @@ def _believable(start_ns: int, now_ns: int, notes: list[str]) -> int:
         return start_ns
     notes.append(f"start time {start_ns} ns is not believable; the time of storing stands for it")
     return now_ns
+
+
+def _believable_usage(call: Call, notes: list[str]) -> Call:
+    """The call without counts that no call can have, which would spoil every sum they are in."""
+    usage = call.usage
+    if usage == NO_USAGE:
+        return call
+    odd = {
+        name: None
+        for name, value in msgspec.structs.asdict(usage).items()
+        if isinstance(value, int | float) and not 0 <= value <= LARGEST_COUNT
+    }
+    if not odd:
+        return call
+    notes.append(f"counts that are not believable were left out: {', '.join(odd)}")
+    return msgspec.structs.replace(call, usage=msgspec.structs.replace(usage, **odd))
 
 
 def _text(value: Any, longest: int, notes: list[str] | None = None) -> str:

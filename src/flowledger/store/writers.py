@@ -74,6 +74,10 @@ class Writer(Protocol):
         """Run a statement in which `{ids}` stands for a query of these ids."""
         ...
 
+    def lock(self, cursor: Any) -> None:
+        """Let nobody else store calls until the transaction ends."""
+        ...
+
     def analyze(self) -> None:
         """Refresh the planner's statistics, without which MLflow's searches take minutes."""
         ...
@@ -134,6 +138,9 @@ class SqliteWriter:
         among = statement.replace("{ids}", "SELECT value FROM json_each(?)")
         cursor.execute(among, (json.dumps(ids),))
 
+    def lock(self, cursor: Any) -> None:
+        """Nothing to do: a transaction here holds the write lock from its start."""
+
     def analyze(self) -> None:
         """Refresh the planner's statistics from a sample of each index."""
         with self.engine.connect() as connection:
@@ -173,6 +180,10 @@ class PostgresWriter:
     def among(self, cursor: Any, statement: str, ids: Sequence[str]) -> None:
         """Run a statement in which `{ids}` stands for a query of these ids."""
         cursor.execute(statement.replace("{ids}", "SELECT unnest(%s::text[])"), (list(ids),))
+
+    def lock(self, cursor: Any) -> None:
+        """Let nobody else store calls until the transaction ends."""
+        cursor.execute("LOCK TABLE llm_calls IN SHARE ROW EXCLUSIVE MODE")
 
     def analyze(self) -> None:
         """Refresh the planner's statistics; autovacuum keeps them fresh afterwards."""
