@@ -78,11 +78,16 @@ def test_the_demo_prints_numbers_that_are_in_the_database(place: Path) -> None:
     assert "All of them are stored" in done.stdout
     rows = stored(
         place,
-        "SELECT feature, count(*), sum(1 - success), sum(input_tokens), sum(output_tokens)"
+        "SELECT feature, count(*), sum(1 - success), sum(input_tokens),"
+        " CASE WHEN count(total_tokens) > 0 THEN total(output_tokens) END"
         " FROM llm_calls WHERE kind <> 'custom' GROUP BY feature",
     )
     expected = {
-        str(name): [str(calls), str(failed), *(f"{n:,}" if n else "-" for n in numbers)]
+        str(name): [
+            str(calls),
+            str(failed),
+            *("-" if n is None else f"{round(n):,}" for n in numbers),
+        ]
         for name, calls, failed, *numbers in rows
     }
     printed = {name: cells[:4] for name, cells in table_of(done.stdout).items() if name != "all"}

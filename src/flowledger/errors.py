@@ -7,7 +7,8 @@
     |-- StoreError              the store did not take a batch
     |   |-- StoreUnavailable    for now: the same batch is delivered again later
     |   `-- StoreMisconfigured  until somebody changes something; the message says what
-    `-- NotFound                nothing is stored under that id
+    |-- NotFound                nothing is stored under that id
+    `-- QuestionError           a question cannot be asked like that; the message says how
 
 None of them reaches an application through capture: a decorator, a wrapped client and `record()`
 log a warning and go on.
@@ -18,6 +19,7 @@ __all__ = [
     "FlowledgerError",
     "JournalError",
     "NotFound",
+    "QuestionError",
     "RecordError",
     "StoreError",
     "StoreMisconfigured",
@@ -55,3 +57,7 @@ class StoreMisconfigured(StoreError):
 
 class NotFound(FlowledgerError):
     """Nothing is stored under that id."""
+
+
+class QuestionError(FlowledgerError):
+    """A question cannot be asked like that; the message says how."""

@@ -1,32 +1,55 @@
-"""Questions to the ledger: named, read-only SQL over `llm_calls`, answered in typed rows.
+"""Questions to the ledger: named, read-only SQL, answered in typed rows.
 
 with Ledger("sqlite:///mlflow.db") as ledger:
-    ledger.totals().cost_usd
+    ledger.over(Window.last(days=7), Filters(feature="support")).sums().cost_usd
 """
 
 from flowledger.questions.catalog import Block, catalog
 from flowledger.questions.ledger import Ledger
+from flowledger.questions.over import DIMENSIONS, Over
 from flowledger.questions.rows import (
     Content,
-    ErrorCount,
-    FeatureNumbers,
+    Experiment,
+    FailedCall,
+    FeatureOf,
     LedgerSize,
     Losses,
+    Page,
+    Percentiles,
+    Period,
+    PromptSlice,
     RecentCall,
+    Run,
+    Session,
+    Slice,
     StoredCall,
-    Totals,
+    Sums,
 )
+from flowledger.questions.window import ALWAYS, Filters, Window
 
 __all__ = [
+    "ALWAYS",
+    "DIMENSIONS",
     "Block",
     "Content",
-    "ErrorCount",
-    "FeatureNumbers",
+    "Experiment",
+    "FailedCall",
+    "FeatureOf",
+    "Filters",
     "Ledger",
     "LedgerSize",
     "Losses",
+    "Over",
+    "Page",
+    "Percentiles",
+    "Period",
+    "PromptSlice",
     "RecentCall",
+    "Run",
+    "Session",
+    "Slice",
     "StoredCall",
-    "Totals",
+    "Sums",
+    "Window",
     "catalog",
 ]

@@ -4,13 +4,14 @@
     -- One or more sentences that say what is asked.
     SELECT ... LIMIT :limit
 
-A block ends where the next one begins. Comments before the first block belong to the file. Values
-come in as `:name`, so a block holds no other colon. Blocks run on SQLite and PostgreSQL as they
-are, and keep to what ClickHouse understands too: no `::`, no `FILTER`, no functions of one dialect.
+Names in braces stand for SQL that `sources.py` makes. A block ends where the next one begins.
+Comments before the first block belong to the file. Values come in as `:name`, so a block holds no
+other colon. Blocks run on SQLite and PostgreSQL as they are, and keep to what ClickHouse
+understands too: no `::`, no `FILTER`, no functions of one dialect.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -20,6 +21,7 @@ __all__ = ["Block", "catalog", "parse"]
 
 _name = re.compile(r"--\s*name:\s*(\S*)\s*$")
 _identifier = re.compile(r"[a-z][a-z0-9_]*")
+_hole = re.compile(r"{([a-z]+)}")
 _parameter = re.compile(r":([a-z_]+)")
 
 
@@ -34,6 +36,15 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     def parameters(self) -> frozenset[str]:
         """The names of the values it takes."""
         return frozenset(_parameter.findall(self.sql))
+
+    @property
+    def holes(self) -> frozenset[str]:
+        """The names in braces, which stand for SQL that the asker makes."""
+        return frozenset(_hole.findall(self.sql))
+
+    def filled(self, holes: Mapping[str, str]) -> str:
+        """Its SQL with every hole filled."""
+        return _hole.sub(lambda found: holes[found[1]], self.sql)
 
 
 @cache

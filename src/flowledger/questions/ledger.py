@@ -1,6 +1,7 @@
 """The ledger, read: each question is one method, one named block of SQL, one type of row."""
 
 import re
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,17 +13,18 @@ from flowledger.errors import NotFound
 from flowledger.questions import content
 from flowledger.questions.catalog import catalog
 from flowledger.questions.engine import open_engine, reading
+from flowledger.questions.over import Over
 from flowledger.questions.rows import (
     CallRow,
     Content,
-    ErrorCount,
-    FeatureNumbers,
+    Experiment,
+    FeatureOf,
     LedgerSize,
     Losses,
     RecentCall,
     StoredCall,
-    Totals,
 )
+from flowledger.questions.window import ALWAYS, Filters, Window
 
 __all__ = ["Ledger"]
 
@@ -31,6 +33,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 SHORTEST_PREFIX = 6
 FULL_ID = 32
 MOST_NAMED = 5
+MOST_LISTED = 20
+ANY = Filters()
 CONTENT_GONE = "its prompt and response are not in MLflow any more: the trace was deleted"
 
 _hex = re.compile(r"[0-9a-f]+")
@@ -70,17 +74,30 @@ class Ledger:
         """The latest calls, newest first."""
         return self._ask("recent_calls", RecentCall, limit=limit)
 
-    def by_feature(self) -> list[FeatureNumbers]:
-        """Calls, failures, tokens, cost and latency of each feature, over all calls."""
-        return self._ask("calls_by_feature", FeatureNumbers)
+    def over(self, window: Window = ALWAYS, filters: Filters = ANY) -> Over:
+        """Questions to one window of the ledger.
 
-    def totals(self) -> Totals:
-        """The same over all features together."""
-        return self._ask("call_totals", Totals)[0]
+        Args:
+            window: of time; all of it by default.
+            filters: which calls; all by default.
 
-    def errors(self) -> list[ErrorCount]:
-        """How many calls failed with each type of error."""
-        return self._ask("errors_by_type", ErrorCount)
+        Raises:
+            NotFound: no call has the feature, or there is no experiment, that the filters name.
+        """
+        experiments = {row.experiment_id: row.name for row in self.experiments()}
+        if filters.experiment is not None:
+            _check("experiment", filters.experiment, self._readable(experiments, filters))
+        if filters.feature is not None:
+            _check("feature", filters.feature, self._features(filters))
+        return Over(self._fill, window, filters, experiments)
+
+    def experiments(self) -> list[Experiment]:
+        """Every MLflow experiment, deleted ones included."""
+        return self._ask("experiments", Experiment)
+
+    def features(self) -> list[FeatureOf]:
+        """Which features have had calls, and in which experiments."""
+        return self._ask("features_of_experiments", FeatureOf)
 
     def calls_of_process(self, producer_id: str) -> int:
         """How many calls of one process are stored."""
@@ -155,21 +172,51 @@ class Ledger:
         bounds = {"first": prefix, "beyond": beyond, "limit": MOST_NAMED + 1}
         return [str(row[0]) for row in self._rows("ids_between", bounds)]
 
+    def _readable(self, experiments: dict[int, str], filters: Filters) -> list[str]:
+        may = filters.readable
+        return [name for key, name in experiments.items() if may is None or key in may]
+
+    def _features(self, filters: Filters) -> list[str]:
+        may = filters.readable
+        found = self.features()
+        return sorted(
+            {
+                row.feature
+                for row in found
+                if row.feature and (may is None or row.experiment_id in may)
+            }
+        )
+
     def _value(self, name: str, **parameters: Any) -> Any:
         """The first column of the first row, or None when there is no row."""
         rows = self._rows(name, parameters)
         return rows[0][0] if rows else None
 
     def _ask(self, name: str, row_type: type[R], **parameters: Any) -> list[R]:
+        return self._fill(row_type, name, {}, parameters)
+
+    def _fill(
+        self, row_type: type[R], name: str, holes: dict[str, str], parameters: dict[str, Any]
+    ) -> list[R]:
         flags = {f.name: sa.Boolean() for f in msgspec.structs.fields(row_type) if f.type is bool}
-        rows = self._rows(name, parameters, flags)
+        rows = self._rows(name, parameters, flags, holes)
         return [msgspec.convert(row._asdict(), row_type) for row in rows]
 
     def _rows(
-        self, name: str, parameters: dict[str, Any], flags: dict[str, sa.Boolean] | None = None
+        self,
+        name: str,
+        parameters: dict[str, Any],
+        flags: dict[str, sa.Boolean] | None = None,
+        holes: dict[str, str] | None = None,
     ) -> list[sa.Row[Any]]:
         """Every row a block answers; `flags` are columns that SQLite keeps as 0 and 1."""
-        question = sa.text(catalog()[name].sql)
+        question = sa.text(catalog()[name].filled(holes or {}))
         typed = question.columns(**flags) if flags else question
         with reading(self._engine, self.place) as connection:
             return list(connection.execute(typed, parameters))
+
+
+def _check(what: str, wanted: str, there: Collection[str]) -> None:
+    if wanted not in there:
+        some = ", ".join(sorted(there)[:MOST_LISTED]) or "none yet"
+        raise NotFound(f"no call has the {what} {wanted[:100]!r}; there are: {some}")

@@ -3,7 +3,8 @@
 None is an unknown number or price, never 0.
 """
 
-from typing import Any
+import math
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -12,14 +13,25 @@ from flowledger.records import ToolCall
 __all__ = [
     "CallRow",
     "Content",
-    "ErrorCount",
-    "FeatureNumbers",
+    "Experiment",
+    "FailedCall",
+    "FeatureOf",
     "LedgerSize",
     "Losses",
+    "Page",
+    "Percentiles",
+    "Period",
+    "PromptSlice",
     "RecentCall",
+    "Run",
+    "Session",
+    "Slice",
     "StoredCall",
-    "Totals",
+    "Sums",
 ]
+
+
+R = TypeVar("R")
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,38 +144,172 @@ class StoredCall(_CallColumns, frozen=True):
     unknown: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class _Numbers(_Row, frozen=True):
-    """Sums over calls; `unpriced` of them cost something that is not in `cost_usd`."""
+class Sums(_Row, frozen=True):
+    """What calls add up to; averages and rates follow from it.
+
+    `counted` calls have token counts, `priced` ones a cost, `unpriced` ones cost something that is
+    not in it. Scores are the caller's own metrics. `first_ms` and `last_ms` are when the first and
+    the last of the calls began.
+    """
 
     calls: int
     failed: int
+    counted: int
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    priced: int
+    unpriced: int
+    cost_usd: float
+    latency_ms: float
+    latency_squared: float
+    confidences: int
+    confidence: float
+    confidence_squared: float
+    template_matches: int
+    template_match: float
+    first_ms: int | None
+    last_ms: int | None
+
+    @property
+    def success_rate(self) -> float:
+        """Per cent of the calls that worked; 0 without calls."""
+        return 100 * _ratio(self.calls - self.failed, self.calls)
+
+    @property
+    def error_rate(self) -> float:
+        """Per cent of the calls that failed; 0 without calls."""
+        return 100 * _ratio(self.failed, self.calls)
+
+    @property
+    def mean_latency_ms(self) -> float:
+        """The average latency."""
+        return _ratio(self.latency_ms, self.calls)
+
+    @property
+    def latency_std_ms(self) -> float:
+        """The sample standard deviation of latencies."""
+        return _deviation(self.calls, self.latency_ms, self.latency_squared)
+
+    @property
+    def mean_confidence(self) -> float:
+        """The average of the confidences that were given."""
+        return _ratio(self.confidence, self.confidences)
+
+    @property
+    def confidence_std(self) -> float:
+        """The sample standard deviation of confidences."""
+        return _deviation(self.confidences, self.confidence, self.confidence_squared)
+
+    @property
+    def template_match_rate(self) -> float:
+        """The average of the template match rates that were given, 0 to 1."""
+        return _ratio(self.template_match, self.template_matches)
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """The cost, or None when that of no call is known."""
+        return self.cost_usd if self.priced else None
+
+    @property
+    def cost_per_call_usd(self) -> float:
+        """The average cost of the calls whose price is known."""
+        return _ratio(self.cost_usd, self.priced)
+
+
+class Slice(Sums, frozen=True):
+    """The sums of the calls that have one value of a dimension; None is no value."""
+
+    value: str | None
+
+
+class PromptSlice(Slice, frozen=True):
+    """The sums of one prompt version, and the version of DSPy it last ran with."""
+
+    dspy_version: str | None
+
+
+class Period(Sums, frozen=True):
+    """The sums of one span of time, which begins at `start_ms`."""
+
+    start_ms: int
+
+
+class Percentiles(_Row, frozen=True):
+    """Latencies in ms that so many per cent of calls do not exceed, within 2 %."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class FailedCall(_Row, frozen=True):
+    """A call that failed, what was raised and where in the application."""
+
+    id: str
+    start_ms: int
+    error_type: str | None
+    error_message: str | None
+    feature: str | None
+    model: str | None
+    user_id: str | None
+    user_role: str | None
+    module: str | None
+    tab: str | None
+
+
+class Run(_Row, frozen=True):
+    """A call with what a list of runs shows of it; `details` is JSON."""
+
+    id: str
+    experiment_id: int
+    start_ms: int
+    latency_ms: float
+    operation: str
+    feature: str | None
+    provider: str | None
+    model: str | None
+    user_id: str | None
+    session_id: str | None
+    persona_id: str | None
     input_tokens: int | None
     output_tokens: int | None
     total_tokens: int | None
     cost_usd: float | None
-    unpriced: int
-    p50_ms: float | None
-    p95_ms: float | None
+    success: bool
+    error_type: str | None
+    confidence: float | None
+    details: str
 
 
-class FeatureNumbers(_Numbers, frozen=True):
-    """The numbers of one feature; None is what no feature was named for."""
+class Session(Sums, frozen=True):
+    """The sums over the calls of one session."""
+
+    session_id: str
+    user_id: str | None
+
+
+class Page(msgspec.Struct, Generic[R], frozen=True):
+    """Some rows, and the token that gets the next ones; None at the end."""
+
+    rows: list[R]
+    next: str | None
+
+
+class FeatureOf(_Row, frozen=True):
+    """A feature that has had calls in an experiment."""
 
     feature: str | None
+    experiment_id: int
 
 
-class Totals(_Numbers, frozen=True):
-    """The numbers of all calls, and when the first and the last of them began."""
+class Experiment(_Row, frozen=True):
+    """An MLflow experiment; `lifecycle_stage` is `active` or `deleted`."""
 
-    first_ms: int | None
-    last_ms: int | None
-
-
-class ErrorCount(_Row, frozen=True):
-    """How many calls failed with one type of error."""
-
-    error_type: str | None
-    calls: int
+    experiment_id: int
+    name: str
+    lifecycle_stage: str
 
 
 class LedgerSize(_Row, frozen=True):
@@ -178,3 +324,13 @@ class Losses(_Row, frozen=True):
 
     dropped: int
     processes: int
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _deviation(count: int, total: float, squared: float) -> float:
+    if count < 2:
+        return 0.0
+    return math.sqrt(max(0.0, squared - total * total / count) / (count - 1))

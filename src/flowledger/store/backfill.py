@@ -19,7 +19,7 @@ _next = sa.text(
     f" FROM llm_calls WHERE id > :after ORDER BY id LIMIT {AT_ONCE}"
 ).columns(success=sa.Boolean())
 _update = sa.text(
-    "UPDATE llm_calls SET"
+    "UPDATE llm_calls SET prompt_version = :prompt_version,"
     f" {', '.join(f'{name} = :{name}' for name in Derived._fields)} WHERE id = :id"
 )
 
@@ -45,4 +45,5 @@ def _derived(row: sa.Row[Any]) -> dict[str, Any]:
     details = msgspec.json.decode(columns.pop("details"))
     del columns["id"]
     own = {"metrics": details.get("metrics", {}), "tags": details.get("tags", {})}
-    return derive(**columns, **own)._asdict()
+    derived = derive(**columns, **own)._asdict()
+    return {"prompt_version": columns["prompt_version"], **derived}

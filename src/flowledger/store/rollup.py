@@ -6,7 +6,7 @@ calls of some days anew when one of them was changed or deleted.
 
 from collections.abc import Callable
 
-__all__ = ["FACETS", "GROUPED", "MEASURES", "ROLLED_UP", "add_calls", "rebuild"]
+__all__ = ["BOUNDS", "FACETS", "GROUPED", "MEASURES", "ROLLED_UP", "SUMS", "add_calls", "rebuild"]
 
 HOURS_OF_A_DAY = 24
 MS_OF_AN_HOUR = 3_600_000
@@ -24,24 +24,25 @@ GROUPED = (
     "error_type",
 )
 FACETS = ("user_id", "user_role", "environment", "operation", "kind", "intent", "module")
-SUMS = (
-    "calls",
-    "failed",
-    "counted",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "priced",
-    "unpriced",
-    "cost_usd",
-    "latency_ms",
-    "latency_squared",
-    "confidences",
-    "confidence",
-    "confidence_squared",
-    "template_matches",
-    "template_match",
-)
+# What is summed, with its type, and what is the least or greatest of all.
+SUMS = {
+    "calls": "BIGINT",
+    "failed": "BIGINT",
+    "counted": "BIGINT",
+    "input_tokens": "BIGINT",
+    "output_tokens": "BIGINT",
+    "total_tokens": "BIGINT",
+    "priced": "BIGINT",
+    "unpriced": "BIGINT",
+    "cost_usd": "DOUBLE PRECISION",
+    "latency_ms": "DOUBLE PRECISION",
+    "latency_squared": "DOUBLE PRECISION",
+    "confidences": "BIGINT",
+    "confidence": "DOUBLE PRECISION",
+    "confidence_squared": "DOUBLE PRECISION",
+    "template_matches": "BIGINT",
+    "template_match": "DOUBLE PRECISION",
+}
 BOUNDS = {"first_ms": "MIN", "last_ms": "MAX"}
 MEASURES = (*SUMS, *BOUNDS)
 ROLLED_UP = ("llm_rollup", "llm_latencies", "llm_facets")
@@ -97,9 +98,9 @@ STATEMENTS = (
     ),
     _upsert(
         "llm_facets",
-        ("span", "start", "facet", "value", "experiment_id", "feature"),
+        ("span", "facet", "start", "value", "experiment_id", "feature"),
         MEASURES,
-        f"SELECT span, {_start}, facet, value, experiment_id, feature, {_added_up} FROM ("
+        f"SELECT span, facet, {_start}, value, experiment_id, feature, {_added_up} FROM ("
         f"SELECT hour, facet, SUBSTR(CASE facet {_value} END, 1, {LONGEST}) AS value,"
         f" experiment_id, COALESCE(SUBSTR(feature, 1, {LONGEST}), '') AS feature, {_measures}"
         f" FROM llm_measured CROSS JOIN ({_facets}) facets WHERE id IN ({{ids}})"

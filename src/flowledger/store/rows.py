@@ -351,14 +351,14 @@ def _ledger_row(
     latency_ms = max(0, call.duration_ns) / 1e6
     feature, provider, persona = text(call.feature), text(call.provider), text(actor.persona_id)
     model, error_type = text(call.model or call.model_asked), text(outcome.error_type)
-    version = text(prompt.version or own_tag(call.tags, "prompt_version"))
+    version = text(prompt.version or own_tag(call.tags, "prompt_version") or prompt.hash)
     derived = derive(
         experiment_id=experiment.id,
         feature=feature,
         persona_id=persona,
         provider=provider,
         model=model,
-        prompt_version=version or text(prompt.hash),
+        prompt_version=version,
         success=outcome.success,
         error_type=error_type,
         latency_ms=latency_ms,

@@ -12,7 +12,7 @@ import click
 from flowledger.cli.playback.stage import named_by
 from flowledger.cli.text import Column, duration, money, number, print_table
 from flowledger.config import Settings, without_password
-from flowledger.questions import FeatureNumbers, Ledger, Totals
+from flowledger.questions import Ledger, Over, Percentiles, Sums
 from flowledger.records import Kind
 
 __all__ = ["print_numbers", "print_ways_to_look"]
@@ -34,12 +34,14 @@ COLUMNS = (
 
 def print_numbers(ledger: Ledger, made_here: int) -> None:
     """Everything the ledger holds, by feature."""
-    totals = ledger.totals()
-    rows = [_cells(row.feature or "(none)", row) for row in ledger.by_feature()]
+    over = ledger.over()
+    speeds = over.percentiles_by("feature")
+    rows = [_cells(row.value or "(none)", row, speeds[row.value]) for row in over.by("feature")]
+    sums = over.sums()
     click.echo(f"What is stored, asked of {ledger.place}:\n")
-    print_table(COLUMNS, [*rows, _cells("all", totals)])
+    print_table(COLUMNS, [*rows, _cells("all", sums, over.percentiles())])
     click.echo("")
-    for line in _remarks(ledger, totals, made_here):
+    for line in _remarks(over, sums, made_here):
         click.echo(line)
 
 
@@ -56,31 +58,32 @@ def print_ways_to_look(ledger: Ledger, settings: Settings) -> None:
         click.echo(f"  {place}{_program('flowledger')} {words}")
 
 
-def _cells(name: str, row: FeatureNumbers | Totals) -> list[str]:
+def _cells(name: str, row: Sums, speed: Percentiles) -> list[str]:
     return [
         name,
         number(row.calls),
         number(row.failed),
-        *(_tokens(n) for n in (row.input_tokens, row.output_tokens, row.total_tokens)),
-        money(row.cost_usd) if row.cost_usd is not None or row.unpriced else "-",
+        *(
+            number(tokens) if row.counted else "-"
+            for tokens in (row.input_tokens, row.output_tokens, row.total_tokens)
+        ),
+        money(row.known_cost_usd) if row.priced or row.unpriced else "-",
         number(row.unpriced),
-        duration(row.p50_ms),
-        duration(row.p95_ms),
+        duration(speed.p50),
+        duration(speed.p95),
     ]
 
 
-def _tokens(count: int | None) -> str:
-    return "-" if count is None else number(count)
-
-
-def _remarks(ledger: Ledger, totals: Totals, made_here: int) -> Iterator[str]:
-    if totals.calls > made_here:
-        yield f"{made_here:,} of these {totals.calls:,} calls were made now, the others before."
-    if totals.failed:
-        kinds = ", ".join(f"{row.calls} {row.error_type}" for row in ledger.errors())
+def _remarks(over: Over, sums: Sums, made_here: int) -> Iterator[str]:
+    if sums.calls > made_here:
+        yield f"{made_here:,} of these {sums.calls:,} calls were made now, the others before."
+    if sums.failed:
+        kinds = ", ".join(
+            f"{row.failed} {row.value}" for row in over.by("error_type") if row.failed
+        )
         yield f"Failed: {kinds}."
-    if totals.unpriced:
-        yield f"Unpriced: {totals.unpriced:,} of models whose price nobody knows, not in the cost."
+    if sums.unpriced:
+        yield f"Unpriced: {sums.unpriced:,} of models whose price nobody knows, not in the cost."
     yield "Costs are by the list prices of the models named."
 
 

@@ -11,3 +11,9 @@ SELECT
     CAST(COALESCE(SUM(dropped), 0) AS BIGINT) AS dropped,
     COUNT(DISTINCT producer_id) AS processes
 FROM llm_gaps
+
+-- name: calls_of_process
+-- How many calls of one process are stored, those that made calls inside not counted.
+SELECT COUNT(*) AS calls
+FROM llm_calls
+WHERE producer_id = :producer_id AND inner_calls = 0

@@ -17,3 +17,9 @@ WHERE trace_id = :trace_id AND span_id = :span_id
 -- The Alembic revision of MLflow's tables.
 SELECT version_num AS revision
 FROM alembic_version
+
+-- name: experiments
+-- Every MLflow experiment, deleted ones included.
+SELECT experiment_id, name, lifecycle_stage
+FROM experiments
+ORDER BY experiment_id

@@ -111,7 +111,7 @@ CREATE TABLE llm_facets (
     template_match DOUBLE PRECISION NOT NULL,
     first_ms BIGINT NOT NULL,
     last_ms BIGINT NOT NULL,
-    PRIMARY KEY (span, start, facet, value, experiment_id, feature)
+    PRIMARY KEY (span, facet, start, value, experiment_id, feature)
 );
 
 -- Each call as the sums see it: the one place that says what is counted, priced and measured.
@@ -129,7 +129,7 @@ SELECT
     persona_id,
     provider,
     model,
-    COALESCE(NULLIF(prompt_version, ''), prompt_hash) AS prompt_version,
+    prompt_version,
     dspy_version,
     success,
     error_type,

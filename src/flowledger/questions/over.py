@@ -1,0 +1,283 @@
+"""Questions to one window of the ledger: what its calls add up to, and which they were."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from flowledger import latency
+from flowledger.errors import QuestionError
+from flowledger.questions.rows import (
+    FailedCall,
+    Page,
+    Percentiles,
+    Period,
+    PromptSlice,
+    RecentCall,
+    Run,
+    Session,
+    Slice,
+    Sums,
+)
+from flowledger.questions.sources import SUMS, Sources
+from flowledger.questions.window import Filters, Window
+from flowledger.store.rollup import FACETS, GROUPED
+
+__all__ = ["DIMENSIONS", "Over"]
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+# What calls can be told apart by, and the column it is in; `tag:<key>` is one more.
+DIMENSIONS = {
+    "experiment": "experiment_id",
+    "status": "success",
+    **{name: name for name in (*GROUPED, *FACETS, "session_id") if name != "success"},
+}
+HOURS = {"hour": 1, "day": 24}
+MS_OF_AN_HOUR = 3_600_000
+MOST_ROWS = 10_000
+
+_token = re.compile(r"([0-9]{1,15})-(.{1,8000})", re.DOTALL)
+
+
+class Over:
+    """One window of the ledger, and the calls in it that its filters let through.
+
+    Made by `Ledger.over`. Sums and percentiles count every one of them: a roll-up answers for whole
+    hours and days, single calls for the rest; a filter by user, session or tag reads single calls.
+
+    Args:
+        ask: asks one named question: its row, its name, what its holes are filled with, its values.
+        window: of time.
+        filters: which calls.
+        experiments: the name of every experiment by its id.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[..., list[Any]],
+        window: Window,
+        filters: Filters,
+        experiments: dict[int, str],
+    ) -> None:
+        self.window = window
+        self._question = ask
+        self._filters = filters
+        self._experiments = experiments
+
+    def sums(self) -> Sums:
+        """What all calls of the window add up to."""
+        return self._sums(self._sources())
+
+    def sums_before(self) -> Sums:
+        """The same of the window of the same length before it."""
+        return self._sums(self._sources(self.window.before()))
+
+    def percentiles(self) -> Percentiles:
+        """Percentiles of latency, failed calls included."""
+        sources = self._sources()
+        holes = {"latencies": sources.latencies()}
+        found = self._ask(_Bucket, "latency_histogram", sources, holes)
+        return _percentiles([(row.latency_bucket, row.calls) for row in found])
+
+    def by(self, dimension: str, limit: int = 100) -> list[Slice]:
+        """The sums by one dimension, the most calls first.
+
+        Args:
+            dimension: one of `DIMENSIONS`, or `tag:<key>` for the values of one of the caller's own
+                tags.
+            limit: most rows.
+
+        Raises:
+            QuestionError: there is no such dimension.
+        """
+        column = _column(dimension)
+        sources = self._sources()
+        holes = {"value": _value(column), "dimension": sources.dimension(column)}
+        rows = self._ask(_AnySlice, "numbers_by", sources, holes, limit=_bounded(limit))
+        named = self._namer(column)
+        return [_as(Slice, row, value=named(row.value)) for row in rows]
+
+    def percentiles_by(self, dimension: str) -> dict[str | None, Percentiles]:
+        """Percentiles of latency by one dimension that the roll-up knows.
+
+        Raises:
+            QuestionError: there is no such dimension, or the roll-up does not know it.
+        """
+        column = _column(dimension)
+        if column not in GROUPED:
+            raise QuestionError(f"there are no percentiles by {dimension}: use a filter instead")
+        sources = self._sources()
+        holes = {"value": column, "latencies": sources.latencies()}
+        buckets = defaultdict(list)
+        for row in self._ask(_Histogram, "latency_histograms_by", sources, holes):
+            buckets[row.value].append((row.latency_bucket, row.calls))
+        named = self._namer(column)
+        return {named(value): _percentiles(some) for value, some in buckets.items()}
+
+    def by_prompt(self) -> list[PromptSlice]:
+        """The sums by prompt version, the one used last first; a hash where there is no version."""
+        sources = self._sources()
+        rows = self._ask(
+            PromptSlice, "numbers_by_prompt", sources, {"measured": sources.measured()}
+        )
+        together: dict[str | None, PromptSlice] = {}
+        for row in rows:  # the newest of a version comes last
+            there = together.get(row.value)
+            together[row.value] = row if there is None else _added(there, row)
+        return sorted(together.values(), key=lambda row: row.last_ms or 0, reverse=True)
+
+    def trend(self, period: str = "day") -> list[Period]:
+        """The sums by `day` or `hour` (UTC), those without calls left out.
+
+        Raises:
+            QuestionError: there is no such period.
+        """
+        if period not in HOURS:
+            raise QuestionError(f"period={period!r}: use {' or '.join(HOURS)}")
+        hours = HOURS[period]
+        sources = self._sources()
+        holes = {"hours": str(hours), "measured": sources.measured(hours)}
+        return [
+            _as(Period, row, start_ms=row.period * hours * MS_OF_AN_HOUR)
+            for row in self._ask(_NumberedPeriod, "numbers_by_period", sources, holes)
+        ]
+
+    def failed(self, limit: int = 20) -> list[FailedCall]:
+        """The latest calls that failed."""
+        return self._latest(FailedCall, "failed_calls", limit)
+
+    def runs(self, limit: int = 20) -> list[Run]:
+        """The latest calls that asked a model, with what a list of runs shows of them."""
+        return self._latest(Run, "run_details", limit)
+
+    def calls(self, limit: int = 50, page: str | None = None) -> Page[RecentCall]:
+        """Calls from the latest on.
+
+        Args:
+            limit: most rows of a page.
+            page: the token of the page before; None for the first.
+
+        Raises:
+            QuestionError: the token is none that was given out.
+        """
+        sources, limit = self._sources(), _bounded(limit)
+        before_ms, before_id = _position(page)
+        at = {"limit": limit + 1, "before_ms": before_ms, "before_id": before_id}
+        rows = self._ask(RecentCall, "calls_page", sources, {"calls": sources.calls}, **at)
+        return _page(rows, limit, lambda row: f"{row.start_ms}-{row.id}")
+
+    def sessions(self, limit: int = 50, page: str | None = None) -> Page[Session]:
+        """Sessions from the one that was last active on, with the sums over their calls.
+
+        Raises:
+            QuestionError: the token is none that was given out.
+        """
+        sources, limit = self._sources(), _bounded(limit)
+        before_ms, before_id = _position(page)
+        at = {"limit": limit + 1, "before_ms": before_ms, "before_id": before_id}
+        rows = self._ask(Session, "sessions_page", sources, {"calls": sources.calls}, **at)
+        return _page(rows, limit, lambda row: f"{row.last_ms}-{row.session_id}")
+
+    def _sources(self, window: Window | None = None) -> Sources:
+        wanted = self._filters.experiment
+        ids = None
+        if wanted is not None:
+            ids = [key for key, name in self._experiments.items() if name == wanted]
+        return Sources(window or self.window, self._filters, ids)
+
+    def _sums(self, sources: Sources) -> Sums:
+        return self._ask(Sums, "numbers", sources, {"measured": sources.measured()})[0]
+
+    def _latest(self, row: type[R], name: str, limit: int) -> list[R]:
+        sources = self._sources()
+        holes = {"calls": sources.calls}
+        return self._ask(row, name, sources, holes, limit=_bounded(limit))
+
+    def _ask(
+        self, row: type[R], name: str, sources: Sources, holes: dict[str, str], **values: Any
+    ) -> list[R]:
+        return self._question(row, name, {"sums": SUMS, **holes}, sources.parameters | values)
+
+    def _namer(self, column: str) -> Callable[[Any], str | None]:
+        if column == "success":
+            return lambda value: "success" if value else "failed"
+        if column == "experiment_id":
+            return lambda value: self._experiments.get(value, str(value))
+        return lambda value: value
+
+
+class _Bucket(msgspec.Struct):
+    latency_bucket: int
+    calls: int
+
+
+class _Histogram(_Bucket):
+    value: Any
+
+
+class _AnySlice(Sums, frozen=True):
+    value: Any
+
+
+class _NumberedPeriod(Sums, frozen=True):
+    period: int
+
+
+def _column(dimension: str) -> str:
+    if dimension.startswith("tag:"):
+        return dimension
+    if dimension not in DIMENSIONS:
+        raise QuestionError(f"by={dimension!r}: use one of {', '.join(DIMENSIONS)}, or tag:<key>")
+    return DIMENSIONS[dimension]
+
+
+def _value(column: str) -> str:
+    return column if column in GROUPED else "value"
+
+
+def _bounded(limit: int) -> int:
+    if not 1 <= limit <= MOST_ROWS:
+        raise QuestionError(f"limit={limit}: give 1 to {MOST_ROWS}")
+    return limit
+
+
+def _position(page: str | None) -> tuple[int, str]:
+    """What the rows of a page come before, in descending order."""
+    if page is None:
+        return 2**53, ""
+    found = _token.fullmatch(page)
+    if found is None:
+        raise QuestionError(f"page={page[:50]!r}: give the `next` of the page before")
+    return int(found[1]), found[2]
+
+
+def _page(rows: list[R], limit: int, token: Callable[[R], str]) -> Page[R]:
+    more = len(rows) > limit
+    return Page(rows[:limit], token(rows[limit - 1]) if more else None)
+
+
+def _percentiles(histogram: list[tuple[int, int]]) -> Percentiles:
+    return Percentiles(
+        **{f"p{percent}": latency.percentile(histogram, percent) for percent in (50, 90, 95, 99)}
+    )
+
+
+def _as(kind: type[R], row: msgspec.Struct, **changed: Any) -> R:
+    fields = msgspec.structs.asdict(row)
+    return kind(
+        **{name: fields[name] for name in kind.__struct_fields__ if name in fields} | changed
+    )
+
+
+def _added(one: PromptSlice, newer: PromptSlice) -> PromptSlice:
+    sums = {
+        name: getattr(one, name) + getattr(newer, name)
+        for name in Sums.__struct_fields__
+        if name not in ("first_ms", "last_ms")
+    }
+    first = min(one.first_ms or math.inf, newer.first_ms or math.inf)
+    return msgspec.structs.replace(newer, **sums, first_ms=int(first))

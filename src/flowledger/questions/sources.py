@@ -1,0 +1,170 @@
+"""Where the numbers of a window come from: the roll-up of whole days and hours, else the calls.
+
+Each source is a subquery with the same columns whatever it reads: what calls are told apart by, and
+the measures of `llm_measured`. So a question is the same over a roll-up and over single calls, and
+counts every call of the window to the millisecond.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from flowledger.questions.window import Filters, Window
+from flowledger.store import rollup
+from flowledger.store.rollup import FACETS, GROUPED, LONGEST, MEASURES
+
+__all__ = ["SUMS", "Sources"]
+
+MS_OF_AN_HOUR = 3_600_000
+HOURS_OF_A_DAY = 24
+OF_A_GROUP = ("feature", "persona_id", "provider", "model", "prompt_version")
+OF_A_CALL = ("user_id", "session_id")
+# Every measure added up; a sum of no calls is 0.
+SUMS = ", ".join(
+    [
+        *(
+            f"CAST(COALESCE(SUM({name}), 0) AS {kind}) AS {name}"
+            for name, kind in rollup.SUMS.items()
+        ),
+        *(f"{how}({name}) AS {name}" for name, how in rollup.BOUNDS.items()),
+    ]
+)
+_measures = ", ".join(MEASURES)
+_dimensions = ", ".join(GROUPED)
+
+
+class Sources:
+    """The subqueries of one window and its filters; texts from outside are bound, never written.
+
+    Args:
+        window: of time.
+        filters: which calls.
+        experiments: ids that an experiment's name in the filters stands for; None without one.
+    """
+
+    def __init__(self, window: Window, filters: Filters, experiments: Collection[int] | None):
+        self.parameters: dict[str, Any] = {}
+        self._window = window
+        self._filters = filters
+        self._grouped = self._group_conditions(experiments)
+        self._single = [*self._grouped, *self._call_conditions()]
+
+    @property
+    def calls(self) -> str:
+        """The condition on a row of `llm_calls`, or of `llm_measured`."""
+        return " AND ".join([_between(self._window.start_ms, self._window.end_ms), *self._single])
+
+    def measured(self, hours: int = HOURS_OF_A_DAY) -> str:
+        """Measures with the dimensions of groups and the hour, in spans of 24 hours or of 1."""
+        rolled = f"SELECT r.start AS hour, {_dimensions}, {_measures} FROM llm_rollup r"
+        single = f"SELECT hour, {_dimensions}, {_measures} FROM llm_measured"
+        return self._joined(rolled, single, hours)
+
+    def latencies(self) -> str:
+        """How many calls are in each bucket of latency, with the dimensions of groups."""
+        columns = f"{_dimensions}, latency_bucket, calls"
+        return self._joined(
+            f"SELECT {columns} FROM llm_latencies r", f"SELECT {columns} FROM llm_measured"
+        )
+
+    def dimension(self, name: str) -> str:
+        """Measures with one dimension, whichever it is, as a text `value`."""
+        if name in GROUPED:
+            return self.measured()
+        if name.startswith("tag:"):
+            self.parameters["dimension_tag"] = name.removeprefix("tag:")
+            return (
+                f"(SELECT t.value AS value, {_measures} FROM llm_measured"
+                " JOIN llm_tags t ON t.call_id = id AND t.key = :dimension_tag"
+                f" WHERE {self.calls})"
+            )
+        if name not in FACETS or self._needs_calls or self._is_beyond_facets:
+            single = f"SELECT {name} AS value, {_measures} FROM llm_measured"
+            return f"({single} WHERE {self.calls} AND {name} IS NOT NULL)"
+        return self._of_facets(name)
+
+    @property
+    def _needs_calls(self) -> bool:
+        return len(self._single) > len(self._grouped)
+
+    @property
+    def _is_beyond_facets(self) -> bool:
+        """Whether a filter is on what facets do not know of, or cut off."""
+        filters = self._filters
+        names = ("status", *(name for name in OF_A_GROUP if name != "feature"))
+        unknown = any(getattr(filters, name) is not None for name in names)
+        return unknown or len(filters.feature or "") > LONGEST
+
+    def _joined(self, rolled: str, single: str, hours: int = HOURS_OF_A_DAY) -> str:
+        """Spans of the roll-up with what their groups are, and single calls at the edges."""
+        if self._needs_calls:
+            return f"({single} WHERE {self.calls})"
+        conditions = "".join(f" AND {condition}" for condition in self._grouped)
+        spans, edges = _parts(self._window, hours)
+        parts = [
+            f"{rolled} JOIN llm_groups g ON g.group_id = r.group_id WHERE {span}{conditions}"
+            for span in spans
+        ]
+        parts += [f"{single} WHERE {edge}{conditions}" for edge in edges]
+        return f"({' UNION ALL '.join(parts)})"
+
+    def _of_facets(self, name: str) -> str:
+        conditions = "".join(f" AND {condition}" for condition in self._grouped)
+        spans, edges = _parts(self._window, HOURS_OF_A_DAY)
+        rolled = f"SELECT value, {_measures} FROM llm_facets WHERE facet = '{name}'"
+        single = f"SELECT SUBSTR({name}, 1, {LONGEST}) AS value, {_measures} FROM llm_measured"
+        parts = [f"{rolled} AND {span}{conditions}" for span in spans]
+        parts += [f"{single} WHERE {e}{conditions} AND {name} IS NOT NULL" for e in edges]
+        return f"({' UNION ALL '.join(parts)})"
+
+    def _group_conditions(self, experiments: Collection[int] | None) -> list[str]:
+        conditions = [
+            f"experiment_id IN ({', '.join(map(str, ids)) or 'NULL'})"
+            for ids in (experiments, self._filters.readable)
+            if ids is not None
+        ]
+        for name in OF_A_GROUP:
+            value = getattr(self._filters, name)
+            if value is not None:
+                self.parameters[name] = value
+                conditions.append(f"{name} = :{name}")
+        if self._filters.status is not None:
+            conditions.append("success" if self._filters.status == "success" else "NOT success")
+        return conditions
+
+    def _call_conditions(self) -> Iterator[str]:
+        for name in OF_A_CALL:
+            value = getattr(self._filters, name)
+            if value is not None:
+                self.parameters[name] = value
+                yield f"{name} = :{name}"
+        if self._filters.tag is not None:
+            key, _, value = self._filters.tag.partition("=")
+            self.parameters |= {"tag_key": key, "tag_value": value}
+            yield (
+                "id IN (SELECT call_id FROM llm_tags WHERE key = :tag_key AND value = :tag_value)"
+            )
+
+
+def _parts(window: Window, hours: int) -> tuple[list[str], list[str]]:
+    """The conditions for the spans that a window holds whole, and for the calls outside of them."""
+    first, beyond = -(-window.start_ms // MS_OF_AN_HOUR), window.end_ms // MS_OF_AN_HOUR
+    if first >= beyond:
+        return [], [_between(window.start_ms, window.end_ms)]
+    first_day = -(-first // HOURS_OF_A_DAY) * HOURS_OF_A_DAY
+    beyond_day = beyond // HOURS_OF_A_DAY * HOURS_OF_A_DAY
+    if hours < HOURS_OF_A_DAY or first_day >= beyond_day:
+        spans = [(1, first, beyond)]
+    else:
+        spans = [(1, first, first_day), (24, first_day, beyond_day), (1, beyond_day, beyond)]
+    edges = [
+        (window.start_ms, first * MS_OF_AN_HOUR),
+        (beyond * MS_OF_AN_HOUR, window.end_ms),
+    ]
+    return (
+        [f"span = {s} AND start >= {a} AND start < {b}" for s, a, b in spans if a < b],
+        [_between(a, b) for a, b in edges if a < b],
+    )
+
+
+def _between(start_ms: int, end_ms: int) -> str:
+    return f"start_ms >= {start_ms} AND start_ms < {end_ms}"
