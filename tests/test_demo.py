@@ -79,14 +79,14 @@ def test_the_demo_prints_numbers_that_are_in_the_database(place: Path) -> None:
     rows = stored(
         place,
         "SELECT feature, count(*), sum(1 - success), sum(input_tokens),"
-        " CASE WHEN count(total_tokens) > 0 THEN total(output_tokens) END"
+        " CASE WHEN count(total_tokens) > 0 THEN CAST(total(output_tokens) AS INTEGER) END"
         " FROM llm_calls WHERE kind <> 'custom' GROUP BY feature",
     )
     expected = {
         str(name): [
             str(calls),
             str(failed),
-            *("-" if n is None else f"{round(n):,}" for n in numbers),
+            *("-" if n is None else f"{n:,}" for n in numbers),
         ]
         for name, calls, failed, *numbers in rows
     }

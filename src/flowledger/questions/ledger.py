@@ -119,16 +119,19 @@ class Ledger:
         revision: str | None = self._value("mlflow_revision")
         return revision
 
-    def call(self, wanted: str) -> StoredCall:
+    def call(self, wanted: str, readable: Collection[int] | None = None) -> StoredCall:
         """Everything kept about one call.
 
         Args:
             wanted: the call's id, its trace's id, or at least 6 characters that begin only one.
+            readable: ids of the experiments that may be seen at all; None is every one.
 
         Raises:
             NotFound: no call, or more than one, has such an id; the message says what to give.
         """
         row = self._ask("call_by_id", CallRow, id=self._resolve(wanted))[0]
+        if readable is not None and row.experiment_id not in readable:
+            raise NotFound(f"no call with the id {wanted} is stored in {self.place}")
         columns = msgspec.structs.asdict(row)
         details = msgspec.json.decode(columns.pop("details"))
         content, traced = self._content(row)

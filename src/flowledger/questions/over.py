@@ -26,21 +26,26 @@ from flowledger.questions.sources import SUMS, Sources
 from flowledger.questions.window import Filters, Window
 from flowledger.store.rollup import FACETS, GROUPED
 
-__all__ = ["DIMENSIONS", "Over"]
+__all__ = ["DIMENSIONS", "PAGE_TOKEN", "Over"]
 
 R = TypeVar("R", bound=msgspec.Struct)
 
 # What calls can be told apart by, and the column it is in; `tag:<key>` is one more.
+_OTHERWISE_NAMED = {"experiment": "experiment_id", "status": "success"}
 DIMENSIONS = {
-    "experiment": "experiment_id",
-    "status": "success",
-    **{name: name for name in (*GROUPED, *FACETS, "session_id") if name != "success"},
+    **_OTHERWISE_NAMED,
+    **{
+        name: name
+        for name in (*GROUPED, *FACETS, "session_id")
+        if name not in _OTHERWISE_NAMED.values()
+    },
 }
 HOURS = {"hour": 1, "day": 24}
 MS_OF_AN_HOUR = 3_600_000
 MOST_ROWS = 10_000
 
-_token = re.compile(r"([0-9]{1,15})-(.{1,8000})", re.DOTALL)
+PAGE_TOKEN = r"([0-9]{1,15})-(.{1,8000})"
+_token = re.compile(PAGE_TOKEN, re.DOTALL)
 
 
 class Over:

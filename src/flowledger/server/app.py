@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR
@@ -15,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import flowledger
 from flowledger import config
-from flowledger.config import Destination
-from flowledger.server import docs, health, ingest, scraping, settings
+from flowledger.config import Settings
+from flowledger.server import analytics, docs, health, ingest, scraping, settings
+from flowledger.server.analytics.asking import ServerAsker
 from flowledger.server.callers import MlflowUsers, open_users
 from flowledger.server.counting import OURS, Counted
 from flowledger.server.guard import Guard
@@ -47,10 +49,10 @@ def create(folder: MetricsFolder) -> ASGIApp:
         ConfigError: a setting cannot be used.
     """
     ours_alone = settings.load()
-    destination = _destination()
+    common = _settings()
     metrics = Metrics(ours_alone.label_values)
     users = open_users(ours_alone.auth)
-    parts = make_parts(destination, ours_alone, metrics, users)
+    parts = make_parts(common, ours_alone, metrics, users)
     theirs = _mlflow(users)
     ours = _ours(parts, _lifespan(theirs, parts, folder))
     prefix = os.environ.get(STATIC_PREFIX_ENV_VAR, "").rstrip("/")
@@ -108,6 +110,8 @@ def _ours(parts: Parts, lifespan: Callable[[Any], AbstractAsyncContextManager[No
         lifespan=lifespan,
     )
     routers = [make(parts) for make in (*ROUTERS, docs.router)]
+    asker = ServerAsker(parts)
+    routers += [make(asker) for make in analytics.ROUTERS]
     for router in routers:
         app.include_router(router, responses=COMMON)
     app.state.places = tuple(place for router in routers for place in _places(router))
@@ -141,10 +145,7 @@ def _lifespan(
     return lifespan
 
 
-def _destination() -> Destination:
+def _settings() -> Settings:
     found = config.load(tracking_uri=os.environ.get(BACKEND_STORE_URI_ENV_VAR) or None)
-    return Destination(
-        tracking_uri=found.tracking_uri,
-        artifact_root=os.environ.get(ARTIFACT_ROOT_ENV_VAR) or found.artifact_root,
-        store_as=found.store_as,
-    )
+    root = os.environ.get(ARTIFACT_ROOT_ENV_VAR) or found.artifact_root
+    return msgspec.structs.replace(found, artifact_root=root)

@@ -85,7 +85,7 @@ def _add_security(document: dict[str, Any], components: dict[str, Any]) -> None:
         "key": {"type": "http", "scheme": "bearer", "description": "For ingest alone."},
     }
     for path, methods in document["paths"].items():
-        ways = ("user", "key") if path == CALLS_PATH else ("user",)
-        for operation in methods.values():
+        for method, operation in methods.items():
+            ways = ("user", "key") if (method, path) == ("post", CALLS_PATH) else ("user",)
             if path not in PUBLIC_PATHS:
                 operation["security"] = [{way: []} for way in ways]

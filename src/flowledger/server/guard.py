@@ -57,7 +57,7 @@ class Guard:
         token = _bearer(headers)
         if not is_key(token):
             return await self._parts.ask(lambda: self._users.caller(headers, path, method))
-        if path != CALLS_PATH:
+        if (method, path) != ("POST", CALLS_PATH):
             raise HTTPException(403, "a key is for ingest alone: log in as a user here")
         return await self._parts.ask(lambda: self._holder(token))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flowledger.config import Destination
+from flowledger.config import Settings
 from flowledger.server.callers import MlflowUsers
 from flowledger.server.crew import Crew
 from flowledger.server.database import Database
@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Parts:
     """The parts of one worker, shared by its routes.
 
-    destination: the database behind this server.
+    common: settings that applications have too; its destination is the database behind the server.
     settings: of the server alone.
     sinks: where ingest writes.
     database: for short questions of the server's own.
@@ -30,7 +30,7 @@ class Parts:
     users: MLflow's users with `--auth basic`, else None.
     """
 
-    destination: Destination
+    common: Settings
     settings: ServerSettings
     sinks: Sinks
     database: Database
@@ -54,17 +54,17 @@ class Parts:
 
 
 def make_parts(
-    destination: Destination,
+    common: Settings,
     settings: ServerSettings,
     metrics: Metrics,
     users: MlflowUsers | None,
 ) -> Parts:
     """The parts of a worker over this database; nothing is connected yet."""
     return Parts(
-        destination=destination,
+        common=common,
         settings=settings,
-        sinks=Sinks(destination, settings, [metrics.stored]),
-        database=Database(destination.tracking_uri),
+        sinks=Sinks(common.destination, settings, [metrics.stored]),
+        database=Database(common.tracking_uri),
         questions=Crew("flowledger-ask", threads=4, places=64, seconds=settings.question_seconds),
         metrics=metrics,
         users=users,

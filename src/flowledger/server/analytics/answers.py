@@ -1,0 +1,284 @@
+"""What the analytics API answers. Rates are per cent, money is US dollars, times are ISO 8601 UTC.
+
+The names of fields are those of `intent_detection.md`, with what it lacks beside them.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from flowledger.questions import FailedCall, Percentiles, Period, PromptSlice, Slice, Sums
+
+__all__ = [
+    "Change",
+    "Errors",
+    "ModelComparison",
+    "Overview",
+    "PromptAnalysis",
+    "Recreated",
+    "Report",
+    "Trends",
+    "now_text",
+    "time_text",
+]
+
+Rate = Annotated[float, Field(ge=0, le=100, description="Per cent.")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Change(BaseModel):
+    """Per cent more or less than in the window before; null where that had none."""
+
+    total_runs: float | None
+    failed_runs: float | None
+    avg_response_time_ms: float | None
+    total_tokens: float | None
+    total_cost_usd: float | None
+
+    @classmethod
+    def between(cls, now: Sums, before: Sums) -> "Change":
+        return cls(
+            total_runs=_change(now.calls, before.calls),
+            failed_runs=_change(now.failed, before.failed),
+            avg_response_time_ms=_change(now.mean_latency_ms, before.mean_latency_ms),
+            total_tokens=_change(now.total_tokens, before.total_tokens),
+            total_cost_usd=_change(now.cost_usd, before.cost_usd),
+        )
+
+
+class Overview(BaseModel):
+    """All calls of the window in numbers."""
+
+    period_days: int
+    total_runs: Count
+    successful_runs: Count
+    failed_runs: Count
+    success_rate: Rate
+    avg_confidence: float
+    avg_response_time_ms: float
+    p50_response_time_ms: float | None
+    p90_response_time_ms: float | None
+    p95_response_time_ms: float | None
+    p99_response_time_ms: float | None
+    template_match_rate: float = Field(description="Average of that metric, 0 to 1.")
+    intent_distribution: dict[str, int]
+    user_role_distribution: dict[str, int]
+    module_distribution: dict[str, int]
+    total_tokens: Count
+    total_cost_usd: float
+    unpriced_runs: Count = Field(description="Calls whose price nobody knows; not in the cost.")
+    change: Change
+    generated_at: str
+
+
+class Trend(BaseModel):
+    """One day, or one hour, of the window; those without calls are left out."""
+
+    date: str = Field(examples=["2026-11-20"])
+    request_count: Count
+    avg_confidence: float
+    confidence_std: float
+    avg_response_time_ms: float
+    response_time_std: float
+    template_match_rate: float
+    total_tokens: Count
+    total_cost_usd: float
+    error_rate: Rate
+
+    @classmethod
+    def of(cls, row: Period, hourly: bool) -> "Trend":
+        moment = datetime.fromtimestamp(row.start_ms / 1000, UTC)
+        return cls(
+            date=f"{moment:%Y-%m-%dT%H:00:00Z}" if hourly else f"{moment:%Y-%m-%d}",
+            request_count=row.calls,
+            avg_confidence=row.mean_confidence,
+            confidence_std=row.confidence_std,
+            avg_response_time_ms=row.mean_latency_ms,
+            response_time_std=row.latency_std_ms,
+            template_match_rate=row.template_match_rate,
+            total_tokens=row.total_tokens,
+            total_cost_usd=row.cost_usd,
+            error_rate=row.error_rate,
+        )
+
+
+class Trends(BaseModel):
+    """The window day by day, or hour by hour."""
+
+    period_days: int
+    trends: list[Trend]
+
+
+class RecentError(BaseModel):
+    """A call that failed."""
+
+    run_id: str
+    timestamp: str
+    error_type: str | None
+    error_message: str | None
+    user_role: str | None
+    module: str | None
+    tab: str | None
+    feature: str | None
+    model: str | None
+    user_id: str | None
+
+    @classmethod
+    def of(cls, row: FailedCall) -> "RecentError":
+        return cls(
+            run_id=row.id,
+            timestamp=time_text(row.start_ms),
+            error_type=row.error_type,
+            error_message=row.error_message,
+            user_role=row.user_role,
+            module=row.module,
+            tab=row.tab,
+            feature=row.feature,
+            model=row.model,
+            user_id=row.user_id,
+        )
+
+
+class Errors(BaseModel):
+    """What failed, by type, with the latest calls that did."""
+
+    period_days: int
+    total_errors: Count
+    error_rate: Rate
+    error_types: dict[str, int]
+    recent_errors: list[RecentError]
+
+
+class ModelNumbers(BaseModel):
+    """The calls of one model."""
+
+    model_name: str
+    run_count: Count
+    avg_confidence: float
+    confidence_std: float
+    avg_response_time_ms: float
+    response_time_std: float
+    template_match_rate: float
+    success_rate: Rate
+    total_tokens: Count
+    total_cost_usd: float
+    cost_per_call_usd: float = Field(description="Over the calls whose price is known.")
+    unpriced_runs: Count
+    p50_response_time_ms: float | None
+    p95_response_time_ms: float | None
+
+    @classmethod
+    def of(cls, row: Slice, speed: Percentiles) -> "ModelNumbers":
+        return cls(
+            model_name=row.value or "none",
+            run_count=row.calls,
+            avg_confidence=row.mean_confidence,
+            confidence_std=row.confidence_std,
+            avg_response_time_ms=row.mean_latency_ms,
+            response_time_std=row.latency_std_ms,
+            template_match_rate=row.template_match_rate,
+            success_rate=row.success_rate,
+            total_tokens=row.total_tokens,
+            total_cost_usd=row.cost_usd,
+            cost_per_call_usd=row.cost_per_call_usd,
+            unpriced_runs=row.unpriced,
+            p50_response_time_ms=speed.p50,
+            p95_response_time_ms=speed.p95,
+        )
+
+
+class ModelComparison(BaseModel):
+    """Models side by side, the most used first."""
+
+    period_days: int
+    model_comparison: list[ModelNumbers]
+
+
+class PromptNumbers(BaseModel):
+    """The calls of one prompt version."""
+
+    prompt_version: str
+    run_count: Count
+    avg_confidence: float
+    confidence_std: float
+    avg_response_time_ms: float
+    template_match_rate: float
+    success_rate: Rate
+    total_cost_usd: float
+    last_used: str
+    dspy_version: str | None
+
+    @classmethod
+    def of(cls, row: PromptSlice) -> "PromptNumbers":
+        return cls(
+            prompt_version=row.value or "",
+            run_count=row.calls,
+            avg_confidence=row.mean_confidence,
+            confidence_std=row.confidence_std,
+            avg_response_time_ms=row.mean_latency_ms,
+            template_match_rate=row.template_match_rate,
+            success_rate=row.success_rate,
+            total_cost_usd=row.cost_usd,
+            last_used=time_text(row.last_ms or 0),
+            dspy_version=row.dspy_version,
+        )
+
+
+class PromptAnalysis(BaseModel):
+    """Prompt versions, the one used last first."""
+
+    period_days: int
+    prompt_analysis: list[PromptNumbers]
+
+
+class Report(BaseModel):
+    """Everything above over the same window."""
+
+    period_days: int
+    overview: Overview
+    trends: Trends
+    errors: Errors
+    model_comparison: ModelComparison
+    prompt_analysis: PromptAnalysis
+    generated_at: str
+
+
+class Health(BaseModel):
+    """Whether the ledger answers, and how much is in it."""
+
+    status: str = Field(examples=["healthy"])
+    tracking_uri: str
+    experiments: Count
+    total_runs: Count
+    last_run_at: str | None
+
+
+class RecreatedExperiment(BaseModel):
+    """An experiment that is there now."""
+
+    name: str
+    experiment_id: str
+    action: str = Field(description="`kept`, `created` or `restored`.")
+
+
+class Recreated(BaseModel):
+    """The experiments that calls go to, all there."""
+
+    status: str = Field(examples=["success"])
+    experiments: list[RecreatedExperiment]
+
+
+def now_text() -> str:
+    """Now, as answers write times."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def time_text(unix_ms: int) -> str:
+    """A time of the ledger, as answers write times."""
+    moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _change(now: float, before: float) -> float | None:
+    return 100 * (now - before) / before if before else None
