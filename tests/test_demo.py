@@ -1,13 +1,16 @@
 """`flowledger demo` and `replay`: real processes, a real client, numbers from the store."""
 
+import json
 import os
 import re
 import shlex
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +22,7 @@ from flowledger.cli.playback.arrivals import SAMPLE, Arrival, arrivals_in, check
 from flowledger.cli.playback.scenario import FEATURES, request_for
 from flowledger.errors import ConfigError
 from flowledger.testing.llm import StubLLM
+from tests.servers import answers_at, free_port
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 NOW = "2023-11-16 18:15:46.6805900"
@@ -96,40 +100,62 @@ def test_the_demo_prints_numbers_that_are_in_the_database(place: Path) -> None:
 
 
 def test_the_demo_names_its_arrivals_and_their_licence(place: Path) -> None:
-    done = run("demo", "--calls", "1", place=place)
+    done = run("demo", "--once", "--calls", "1", place=place)
     assert "Azure LLM inference trace 2023 (conversation; Microsoft, CC-BY 4.0)" in done.stdout
     assert "CC-BY 4.0" in SAMPLE.read_text().split("TIMESTAMP")[0]
 
 
 def test_what_the_demo_tells_to_type_shows_the_runs(place: Path) -> None:
-    done = run("demo", "--calls", "5", place=place)
+    done = run("demo", "--once", "--calls", "5", place=place)
     commands = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
     recent, show = (line for line in commands if re.search(r"flowledger (recent|show)", line))
-    mlflow = next(line for line in commands if "mlflow ui" in line)
+    server = next(line for line in commands if "flowledger server" in line)
     bare = {"PATH": os.environ["PATH"], "HOME": str(place)}
     listed = subprocess.run(recent, shell=True, cwd=place, env=bare, capture_output=True, text=True)
     shown = subprocess.run(show, shell=True, cwd=place, env=bare, capture_output=True, text=True)
     assert show.split()[-1] in listed.stdout
     assert shown.stdout.startswith("=== MLflow Record ===")
-    program, *words = shlex.split(mlflow)
+    program, *words = shlex.split(server)
     assert Path(program).exists() or shutil.which(program)
     assert ["--port", "5000"] == words[-2:]
     assert words[words.index("--backend-store-uri") + 1].endswith("demo/mlflow.db")
 
 
+def test_the_demo_leaves_a_server_running_until_ctrl_c(place: Path) -> None:
+    port = free_port()
+    words = ("demo", "--calls", "3", "--port", str(port))
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flowledger", *words],
+            cwd=place,
+            env=environment(place),
+            stdout=log,
+            stderr=log,
+        )
+    url = f"http://127.0.0.1:{port}"
+    answers_at(f"{url}/health", process, place / "log")
+    with urllib.request.urlopen(f"{url}/api/analytics/mlflow/overview", timeout=60) as answer:
+        assert 3 <= json.load(answer)["total_runs"]
+    process.send_signal(signal.SIGINT)
+    assert 0 == process.wait(60)
+    assert f"{url}/api/docs" in (place / "log").read_text()
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.1", port))
+
+
 def test_the_demo_leaves_a_database_beside_it_alone(place: Path) -> None:
-    run("demo", "--calls", "1", place=place)
+    run("demo", "--once", "--calls", "1", place=place)
     assert ["home"] == [path.name for path in place.iterdir()]
 
 
 def test_the_first_demo_ever_makes_its_database(tmp_path: Path) -> None:
-    done = run("demo", "--calls", "3", place=tmp_path)
+    done = run("demo", "--once", "--calls", "3", place=tmp_path)
     assert (0, "") == (done.returncode, done.stderr)
     assert [(3,)] == stored(tmp_path, "SELECT count(*) FROM llm_calls WHERE kind <> 'custom'")
 
 
 def test_the_demo_stores_where_the_environment_says(sqlite_uri: str, tmp_path: Path) -> None:
-    done = run("demo", "--calls", "3", place=tmp_path, MLFLOW_TRACKING_URI=sqlite_uri)
+    done = run("demo", "--once", "--calls", "3", place=tmp_path, MLFLOW_TRACKING_URI=sqlite_uri)
     assert f"stored in    {sqlite_uri}" in done.stdout
     assert not (tmp_path / "home" / "demo").exists()
     assert "FLOWLEDGER_TRACKING_URI=" not in done.stdout
@@ -139,14 +165,14 @@ def test_the_demo_stores_in_postgresql_and_tells_no_password(
     postgres_uri: str, tmp_path: Path
 ) -> None:
     uri = postgres_uri.replace("postgres:@", "postgres:secret@")
-    done = run("demo", "--calls", "3", place=tmp_path, MLFLOW_TRACKING_URI=uri)
+    done = run("demo", "--once", "--calls", "3", place=tmp_path, MLFLOW_TRACKING_URI=uri)
     assert (0, "3") == (done.returncode, table_of(done.stdout)["all"][0])
     assert "secret" not in done.stdout
     assert '--backend-store-uri "$MLFLOW_TRACKING_URI"' in done.stdout
 
 
 def test_the_demo_prints_plain_text_when_nobody_watches(place: Path) -> None:
-    done = run("demo", "--calls", "8", place=place)
+    done = run("demo", "--once", "--calls", "8", place=place)
     assert set() == BOX & set(done.stdout)
     assert "\x1b" not in done.stdout
     lines = re.findall(r"^  (\d) of 8 calls$", done.stdout, re.M)
@@ -154,14 +180,16 @@ def test_the_demo_prints_plain_text_when_nobody_watches(place: Path) -> None:
 
 
 def test_a_second_demo_tells_its_calls_from_earlier_ones(place: Path) -> None:
-    run("demo", "--calls", "3", place=place)
-    done = run("demo", "--calls", "2", place=place)
+    run("demo", "--once", "--calls", "3", place=place)
+    done = run("demo", "--once", "--calls", "2", place=place)
     assert "2 of these 5 calls were made now" in done.stdout
 
 
 def test_with_a_key_a_few_short_calls_go_to_the_address_that_is_set(place: Path) -> None:
     with StubLLM() as stub:
-        done = run("demo", place=place, OPENAI_API_KEY="sk-mine", OPENAI_BASE_URL=stub.url)
+        done = run(
+            "demo", "--once", place=place, OPENAI_API_KEY="sk-mine", OPENAI_BASE_URL=stub.url
+        )
         received = stub.requests
     assert f"gpt-4o-mini at {stub.url}: OPENAI_API_KEY is set" in done.stdout
     assert 8 == len(received)
@@ -174,7 +202,14 @@ def test_with_a_key_a_few_short_calls_go_to_the_address_that_is_set(place: Path)
 def test_the_stub_can_be_asked_for_though_a_key_is_set(place: Path) -> None:
     nobody = "http://127.0.0.1:1/v1"
     done = run(
-        "demo", "--stub", "--calls", "3", place=place, OPENAI_API_KEY="k", OPENAI_BASE_URL=nobody
+        "demo",
+        "--once",
+        "--stub",
+        "--calls",
+        "3",
+        place=place,
+        OPENAI_API_KEY="k",
+        OPENAI_BASE_URL=nobody,
     )
     assert "a stub server on this machine" in done.stdout
     assert [(3,)] == stored(
@@ -183,19 +218,19 @@ def test_the_stub_can_be_asked_for_though_a_key_is_set(place: Path) -> None:
 
 
 def test_a_proxy_is_not_asked_for_the_stub(place: Path) -> None:
-    done = run("demo", "--calls", "2", place=place, HTTP_PROXY="http://127.0.0.1:1")
+    done = run("demo", "--once", "--calls", "2", place=place, HTTP_PROXY="http://127.0.0.1:1")
     assert "Failed" not in done.stdout
 
 
 def test_a_stub_that_does_not_start_is_told_in_a_sentence(place: Path) -> None:
     (place / "uvicorn.py").write_text("raise RuntimeError('out of order')")
-    done = run("demo", place=place, PYTHONPATH=str(place))
+    done = run("demo", "--once", place=place, PYTHONPATH=str(place))
     assert 3 == done.returncode
     assert "flowledger: the stub LLM server did not start: out of order\n" == done.stderr
 
 
 def test_the_demo_says_so_when_recording_is_switched_off(place: Path) -> None:
-    done = run("demo", place=place, MLFLOW_ENABLED="false")
+    done = run("demo", "--once", place=place, MLFLOW_ENABLED="false")
     expected = "flowledger: recording is switched off: unset MLFLOW_ENABLED\n"
     assert (2, "", expected) == (done.returncode, done.stdout, done.stderr)
 

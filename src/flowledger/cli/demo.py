@@ -7,6 +7,7 @@ import click
 
 from flowledger.cli.playback.arrivals import SAMPLE, check
 from flowledger.cli.playback.performance import Plan, perform
+from flowledger.cli.playback.serving import serve
 
 TRACE = (
     "{calls} requests of the Azure LLM inference trace 2023 (conversation; Microsoft, CC-BY 4.0)"
@@ -33,8 +34,13 @@ REAL_CONCURRENCY = 4
     show_default=True,
     help="The model to ask when OPENAI_API_KEY is set.",
 )
-@click.option("--once", is_flag=True, help="Leave after the numbers; it always does for now.")
-def command(calls: int | None, stub: bool, model: str, once: bool) -> None:
+@click.option("--once", is_flag=True, help="Leave after the numbers, without a server.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Of the server.  [default: the first free one from 5000 on]",
+)
+def command(calls: int | None, stub: bool, model: str, once: bool, port: int | None) -> None:
     """See it work: a small application, its calls, and what the ledger says.
 
     Real arrivals, from the Azure LLM inference trace 2023, go through the real openai client to a
@@ -42,11 +48,13 @@ def command(calls: int | None, stub: bool, model: str, once: bool) -> None:
     OPENAI_BASE_URL) set, a few short calls go to that model instead, and cost what they cost.
 
     Calls are stored in a database of the demo's own, $FLOWLEDGER_HOME/demo/mlflow.db, unless
-    MLFLOW_TRACKING_URI or FLOWLEDGER_TRACKING_URI names another.
+    MLFLOW_TRACKING_URI or FLOWLEDGER_TRACKING_URI names another. Then a flowledger server shows
+    them, until Ctrl-C.
 
     \b
     Examples:
       flowledger demo
+      flowledger demo --once
       flowledger demo --calls 50
       MLFLOW_TRACKING_URI=postgresql://me@db/mlflow flowledger demo
     """
@@ -62,5 +70,9 @@ def command(calls: int | None, stub: bool, model: str, once: bool) -> None:
         concurrency=REAL_CONCURRENCY if real else CONCURRENCY,
         model=model if real else None,
         hint=STUB_HINT if real else "" if stub else KEY_HINT,
+        served=not once,
     )
-    sys.exit(perform(plan))
+    code = perform(plan)
+    if code == 0 and not once:
+        serve(port)
+    sys.exit(code)

@@ -45,17 +45,22 @@ def print_numbers(ledger: Ledger, made_here: int) -> None:
         click.echo(line)
 
 
-def print_ways_to_look(ledger: Ledger, settings: Settings) -> None:
-    """Commands that show the same runs, ready to be copied."""
-    click.echo(
-        "\nLook at the runs in MLflow's own pages, at http://127.0.0.1:5000 once this runs:\n"
-    )
+def print_ways_to_look(ledger: Ledger, settings: Settings, served: bool) -> None:
+    """Commands that show the same calls, ready to be copied.
+
+    Args:
+        ledger: what was stored.
+        settings: where.
+        served: whether a server shows them anyway.
+    """
     uri = _uri_for_a_shell(settings.tracking_uri)
-    click.echo(f"  {_program('mlflow')} ui --backend-store-uri {uri} --port {PORT}")
-    click.echo("\nOr here:\n")
     place = "" if named_by() else f"FLOWLEDGER_TRACKING_URI={uri} "
+    click.echo("\nLook at them here:\n")
     for words in ("recent", f"show {_worth_showing(ledger)}"):
         click.echo(f"  {place}{_program('flowledger')} {words}")
+    if not served:
+        click.echo(f"\nOr in a browser, at http://127.0.0.1:{PORT} once this runs:\n")
+        click.echo(f"  {_program('flowledger')} server --backend-store-uri {uri} --port {PORT}")
 
 
 def _cells(name: str, row: Sums, speed: Percentiles) -> list[str]:

@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `trace` says in words what the arrivals are. `total` is None when the file is too large to
     count. `model` is a real one to ask for everything; None means the stub server. `hint` is said
-    beside who answers.
+    beside who answers. `served` says that a server shows the calls afterwards.
     """
 
     path: Path
@@ -50,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     model: str | None
     hint: str = ""
+    served: bool = False
 
 
 def perform(plan: Plan) -> int:
@@ -64,7 +65,7 @@ def perform(plan: Plan) -> int:
     try:
         _announce(plan, recorder.settings)
         _play(plan, tell)
-        return 0 if _store(recorder, made, STORE_SECONDS) else 1
+        return 0 if _store(recorder, made, STORE_SECONDS, plan.served) else 1
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted after {made:,} calls.")
         _store(recorder, made, HURRIED_STORE_SECONDS)
@@ -130,7 +131,7 @@ def _address(plan: Plan) -> Iterator[str | None]:
         yield address
 
 
-def _store(recorder: "Recorder", made: int, patience: float) -> bool:
+def _store(recorder: "Recorder", made: int, patience: float, served: bool = False) -> bool:
     """Wait for the store and print what it holds; whether it has every call made."""
     began = time.monotonic()
     flushed = flowledger.flush(patience)
@@ -142,7 +143,7 @@ def _store(recorder: "Recorder", made: int, patience: float) -> bool:
         click.echo(f"The calls are in {place}: look at them there. It is no database to ask.")
         return flushed
     try:
-        return _print_stored(recorder, made, waited) and flushed
+        return _print_stored(recorder, made, waited, served) and flushed
     except NotFound:
         click.echo("Nothing is stored.")
         if made and flushed:
@@ -150,7 +151,7 @@ def _store(recorder: "Recorder", made: int, patience: float) -> bool:
         return made == 0
 
 
-def _print_stored(recorder: "Recorder", made: int, waited: float) -> bool:
+def _print_stored(recorder: "Recorder", made: int, waited: float, served: bool) -> bool:
     from flowledger.cli.playback.outcome import print_numbers, print_ways_to_look
 
     with open_ledger(recorder.settings.tracking_uri) as ledger:
@@ -159,7 +160,7 @@ def _print_stored(recorder: "Recorder", made: int, waited: float) -> bool:
         click.echo(f"{which} of them are stored, {waited:.1f} s after the last one.\n")
         if ledger.size().records:
             print_numbers(ledger, stored)
-            print_ways_to_look(ledger, recorder.settings)
+            print_ways_to_look(ledger, recorder.settings, served)
     return stored >= made
 
 
