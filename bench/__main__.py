@@ -13,6 +13,8 @@ SUBJECTS = {
     "overhead": "bench.overhead",
     "store": "bench.store",
     "search": "bench.search",
+    "analytics": "bench.analytics",
+    "ingest": "bench.ingest",
     "import": "bench.imports",
     "memory": "bench.memory",
     "visible": "bench.visible",

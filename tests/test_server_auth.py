@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import time_ns as now_ns
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -24,6 +26,7 @@ from tests.servers import answers_at, free_port
 ADMIN, PASSWORD = "admin", "correct horse battery"
 HEALTH = "/api/flowledger/v1/health"
 FOR_USERS = ("/metrics", "/api/docs", "/api/openapi.json")
+ANALYTICS = "/api/analytics/mlflow"
 READY = "/api/flowledger/v1/ready"
 
 
@@ -189,7 +192,36 @@ def test_a_user_writes_where_mlflow_lets_that_user_write(server: Server) -> None
     assert 200 == server.post_calls(both, **basic("ana")).status
 
 
-def allow(server: Server, user: str, experiment: str) -> None:
+def test_a_user_sees_the_numbers_of_the_experiments_they_may_read(server: Server) -> None:
+    mine, theirs = f"mine {new_id()}", f"theirs {new_id()}"
+    calls = [a_call(experiment=mine, start_ns=now_ns()), a_call(experiment=theirs)]
+    assert 200 == server.post_calls(calls, **basic(ADMIN)).status
+    allow(server, "ana", theirs, "DENY")
+    for name, runs in ((mine, 1), (theirs, None)):
+        path = f"{ANALYTICS}/overview?{urlencode({'experiment': name})}"
+        told = server.get(path, **basic("ana"))
+        assert (404 if runs is None else 200, runs) == (told.status, told.json().get("total_runs"))
+        assert theirs not in told.json().get("detail", "").partition("there are:")[2]
+        assert 1 == server.get(path, **basic(ADMIN)).json()["total_runs"]
+    assert 404 == server.get(f"/api/flowledger/v1/calls/{calls[1].id}", **basic("ana")).status
+    assert 200 == server.get(f"/api/flowledger/v1/calls/{calls[1].id}", **basic(ADMIN)).status
+    listed = server.get("/api/v1/mlflow/tracking/experiments/", **basic("ana")).json()
+    assert theirs not in {one["name"] for one in listed["experiments"]}
+    usage = server.get("/api/flowledger/v1/usage?by=experiment", **basic("ana")).json()["usage"]
+    assert theirs not in {part["value"] for part in usage}
+
+
+def test_a_key_reads_nothing_and_only_an_administrator_makes_experiments(
+    server: Server, key: str
+) -> None:
+    for path in (f"{ANALYTICS}/overview", "/api/flowledger/v1/recent", CALLS_PATH):
+        assert 403 == server.get(path, **bearer(key)).status
+    recreate = f"{ANALYTICS}/experiments/recreate"
+    assert 403 == server.ask("POST", recreate, headers=basic("ana")).status
+    assert 200 == server.ask("POST", recreate, headers=basic(ADMIN)).status
+
+
+def allow(server: Server, user: str, experiment: str, permission: str = "EDIT") -> None:
     client = {"headers": basic(ADMIN)}
     path = "/api/2.0/mlflow/experiments/get-by-name"
     found = server.ask("GET", path, fields={"experiment_name": experiment}, **client)
@@ -197,7 +229,7 @@ def allow(server: Server, user: str, experiment: str) -> None:
         "username": user,
         "resource_type": "experiment",
         "resource_id": found.json()["experiment"]["experiment_id"],
-        "permission": "EDIT",
+        "permission": permission,
     }
     done = server.ask("POST", "/api/3.0/mlflow/users/permissions/grant", json=grant, **client)
     assert 200 == done.status, done.data

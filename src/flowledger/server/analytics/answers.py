@@ -6,7 +6,7 @@ The names of fields are those of `intent_detection.md`, with what it lacks besid
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from flowledger.questions import FailedCall, Percentiles, Period, PromptSlice, Slice, Sums
 
@@ -14,27 +14,38 @@ __all__ = [
     "Change",
     "Errors",
     "ModelComparison",
+    "Number",
     "Overview",
     "PromptAnalysis",
+    "Rate",
     "Recreated",
     "Report",
+    "Speed",
     "Trends",
     "now_text",
     "time_text",
 ]
 
-Rate = Annotated[float, Field(ge=0, le=100, description="Per cent.")]
+
+def _without_noise(value: float) -> float:
+    """Without the last digits, which are of the order in which floats were added."""
+    return float(f"{value:.12g}")
+
+
+Number = Annotated[float, AfterValidator(_without_noise)]
+Rate = Annotated[Number, Field(ge=0, le=100, description="Per cent.")]
+Speed = Annotated[float, AfterValidator(lambda value: float(f"{value:.3g}"))]  # within 2 %
 Count = Annotated[int, Field(ge=0)]
 
 
 class Change(BaseModel):
     """Per cent more or less than in the window before; null where that had none."""
 
-    total_runs: float | None
-    failed_runs: float | None
-    avg_response_time_ms: float | None
-    total_tokens: float | None
-    total_cost_usd: float | None
+    total_runs: Number | None
+    failed_runs: Number | None
+    avg_response_time_ms: Number | None
+    total_tokens: Number | None
+    total_cost_usd: Number | None
 
     @classmethod
     def between(cls, now: Sums, before: Sums) -> "Change":
@@ -55,18 +66,18 @@ class Overview(BaseModel):
     successful_runs: Count
     failed_runs: Count
     success_rate: Rate
-    avg_confidence: float
-    avg_response_time_ms: float
-    p50_response_time_ms: float | None
-    p90_response_time_ms: float | None
-    p95_response_time_ms: float | None
-    p99_response_time_ms: float | None
-    template_match_rate: float = Field(description="Average of that metric, 0 to 1.")
+    avg_confidence: Number
+    avg_response_time_ms: Number
+    p50_response_time_ms: Speed | None
+    p90_response_time_ms: Speed | None
+    p95_response_time_ms: Speed | None
+    p99_response_time_ms: Speed | None
+    template_match_rate: Number = Field(description="Average of that metric, 0 to 1.")
     intent_distribution: dict[str, int]
     user_role_distribution: dict[str, int]
     module_distribution: dict[str, int]
     total_tokens: Count
-    total_cost_usd: float
+    total_cost_usd: Number
     unpriced_runs: Count = Field(description="Calls whose price nobody knows; not in the cost.")
     change: Change
     generated_at: str
@@ -77,13 +88,13 @@ class Trend(BaseModel):
 
     date: str = Field(examples=["2026-11-20"])
     request_count: Count
-    avg_confidence: float
-    confidence_std: float
-    avg_response_time_ms: float
-    response_time_std: float
-    template_match_rate: float
+    avg_confidence: Number
+    confidence_std: Number
+    avg_response_time_ms: Number
+    response_time_std: Number
+    template_match_rate: Number
     total_tokens: Count
-    total_cost_usd: float
+    total_cost_usd: Number
     error_rate: Rate
 
     @classmethod
@@ -155,18 +166,18 @@ class ModelNumbers(BaseModel):
 
     model_name: str
     run_count: Count
-    avg_confidence: float
-    confidence_std: float
-    avg_response_time_ms: float
-    response_time_std: float
-    template_match_rate: float
+    avg_confidence: Number
+    confidence_std: Number
+    avg_response_time_ms: Number
+    response_time_std: Number
+    template_match_rate: Number
     success_rate: Rate
     total_tokens: Count
-    total_cost_usd: float
-    cost_per_call_usd: float = Field(description="Over the calls whose price is known.")
+    total_cost_usd: Number
+    cost_per_call_usd: Number = Field(description="Over the calls whose price is known.")
     unpriced_runs: Count
-    p50_response_time_ms: float | None
-    p95_response_time_ms: float | None
+    p50_response_time_ms: Speed | None
+    p95_response_time_ms: Speed | None
 
     @classmethod
     def of(cls, row: Slice, speed: Percentiles) -> "ModelNumbers":
@@ -200,12 +211,12 @@ class PromptNumbers(BaseModel):
 
     prompt_version: str
     run_count: Count
-    avg_confidence: float
-    confidence_std: float
-    avg_response_time_ms: float
-    template_match_rate: float
+    avg_confidence: Number
+    confidence_std: Number
+    avg_response_time_ms: Number
+    template_match_rate: Number
     success_rate: Rate
-    total_cost_usd: float
+    total_cost_usd: Number
     last_used: str
     dspy_version: str | None
 

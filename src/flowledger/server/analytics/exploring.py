@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from flowledger.questions import DIMENSIONS, Session, Slice, Window
 from flowledger.questions.over import PAGE_TOKEN
-from flowledger.server.analytics.answers import time_text
+from flowledger.server.analytics.answers import Number, Speed, time_text
 from flowledger.server.analytics.asking import Asker
 from flowledger.server.analytics.parameters import About, Days, Limit
 from flowledger.server.problems import documented
@@ -73,13 +73,13 @@ class Numbers(BaseModel):
 
     calls: int
     failed: int
-    error_rate: float
+    error_rate: Number
     input_tokens: int
     output_tokens: int
     total_tokens: int
-    cost_usd: float
+    cost_usd: Number
     unpriced: int
-    avg_latency_ms: float
+    avg_latency_ms: Number
 
 
 class SessionInList(Numbers):
@@ -112,14 +112,14 @@ class Usage(BaseModel):
     usage: list[Part]
 
 
-class Speed(BaseModel):
+class Percentiles(BaseModel):
     """Percentiles of latency in ms, within 2 %; null without calls."""
 
     period_days: int
-    p50: float | None
-    p90: float | None
-    p95: float | None
-    p99: float | None
+    p50: Speed | None
+    p90: Speed | None
+    p95: Speed | None
+    p99: Speed | None
 
 
 def router(asker: Asker) -> APIRouter:
@@ -212,13 +212,13 @@ class _Exploring:
         parts = [Part(value=row.value, **_numbers(row)) for row in rows]
         return Usage(by=by, period_days=days, usage=parts)
 
-    async def percentiles(self, request: Request, about: About, days: Days = 30) -> Speed:
+    async def percentiles(self, request: Request, about: About, days: Days = 30) -> Percentiles:
         """How long calls take: what 50, 90, 95 and 99 per cent of them do not exceed."""
         found = await self._asker.ask(
             request,
             lambda ledger, may: ledger.over(Window.last(days), about.filters(may)).percentiles(),
         )
-        return Speed(period_days=days, **msgspec.structs.asdict(found))
+        return Percentiles(period_days=days, **msgspec.structs.asdict(found))
 
 
 def _numbers(row: Session | Slice) -> dict[str, Any]:

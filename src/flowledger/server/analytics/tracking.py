@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from flowledger.questions import ALWAYS, Filters, Ledger, Run, Sums
-from flowledger.server.analytics.answers import time_text
+from flowledger.server.analytics.answers import Number, time_text
 from flowledger.server.analytics.asking import Asker
 from flowledger.server.analytics.parameters import Limit
 from flowledger.server.problems import documented
@@ -50,10 +50,10 @@ class Metrics(BaseModel):
     """Sums and averages over every run of a feature; times in seconds, success in per cent."""
 
     total_runs: int
-    avg_execution_time: float
-    success_rate: float
-    avg_confidence: float
-    total_cost: float
+    avg_execution_time: Number
+    success_rate: Number
+    avg_confidence: Number
+    total_cost: Number
     total_tokens: int
     unpriced_runs: int
 
