@@ -24,7 +24,7 @@ from flowledger.questions.rows import (
 )
 from flowledger.questions.sources import SUMS, Sources
 from flowledger.questions.window import Filters, Window
-from flowledger.store.rollup import FACETS, GROUPED
+from flowledger.store.rollup import FACETS, GROUPED, OF_LATENCIES
 
 __all__ = ["DIMENSIONS", "PAGE_TOKEN", "Over"]
 
@@ -107,13 +107,13 @@ class Over:
         return [_as(Slice, row, value=named(row.value)) for row in rows]
 
     def percentiles_by(self, dimension: str) -> dict[str | None, Percentiles]:
-        """Percentiles of latency by one dimension that the roll-up knows.
+        """Percentiles of latency by `experiment`, `feature` or `model`.
 
         Raises:
-            QuestionError: there is no such dimension, or the roll-up does not know it.
+            QuestionError: that is another dimension.
         """
         column = _column(dimension)
-        if column not in GROUPED:
+        if column not in OF_LATENCIES:
             raise QuestionError(f"there are no percentiles by {dimension}: use a filter instead")
         sources = self._sources()
         holes = {"value": column, "latencies": sources.latencies()}

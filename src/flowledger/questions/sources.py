@@ -10,7 +10,7 @@ from typing import Any
 
 from flowledger.questions.window import Filters, Window
 from flowledger.store import rollup
-from flowledger.store.rollup import FACETS, GROUPED, LONGEST, MEASURES
+from flowledger.store.rollup import FACETS, GROUPED, LONGEST, MEASURES, OF_LATENCIES
 
 __all__ = ["SUMS", "Sources"]
 
@@ -55,15 +55,26 @@ class Sources:
 
     def measured(self, hours: int = HOURS_OF_A_DAY) -> str:
         """Measures with the dimensions of groups and the hour, in spans of 24 hours or of 1."""
-        rolled = f"SELECT r.start AS hour, {_dimensions}, {_measures} FROM llm_rollup r"
-        single = f"SELECT hour, {_dimensions}, {_measures} FROM llm_measured"
-        return self._joined(rolled, single, hours)
+        columns = f"{_dimensions}, {_measures}"
+        if self._needs_calls:
+            return f"(SELECT hour, {columns} FROM llm_measured WHERE {self.calls})"
+        return self._rolled_up(
+            f"SELECT r.start AS hour, {columns}"
+            " FROM llm_rollup r JOIN llm_groups g ON g.group_id = r.group_id WHERE",
+            f"SELECT hour, {columns} FROM llm_measured WHERE",
+            hours,
+        )
 
     def latencies(self) -> str:
-        """How many calls are in each bucket of latency, with the dimensions of groups."""
-        columns = f"{_dimensions}, latency_bucket, calls"
-        return self._joined(
-            f"SELECT {columns} FROM llm_latencies r", f"SELECT {columns} FROM llm_measured"
+        """How many calls are in each bucket of latency, with the dimensions of the histogram."""
+        if self._needs_calls or self._asks_beyond(OF_LATENCIES):
+            columns = ", ".join((*GROUPED, "latency_bucket", "calls"))
+            return f"(SELECT {columns} FROM llm_measured WHERE {self.calls})"
+        named = "experiment_id, NULLIF(feature, '') AS feature, NULLIF(model, '') AS model"
+        columns = f"{named}, latency_bucket, calls"
+        return self._rolled_up(
+            f"SELECT {columns} FROM llm_latencies WHERE",
+            f"SELECT {columns} FROM llm_measured WHERE",
         )
 
     def dimension(self, name: str) -> str:
@@ -77,43 +88,33 @@ class Sources:
                 " JOIN llm_tags t ON t.call_id = id AND t.key = :dimension_tag"
                 f" WHERE {self.calls})"
             )
-        if name not in FACETS or self._needs_calls or self._is_beyond_facets:
+        if name not in FACETS or self._needs_calls or self._asks_beyond(("feature",)):
             single = f"SELECT {name} AS value, {_measures} FROM llm_measured"
             return f"({single} WHERE {self.calls} AND {name} IS NOT NULL)"
-        return self._of_facets(name)
+        return self._rolled_up(
+            f"SELECT value, {_measures} FROM llm_facets WHERE facet = '{name}' AND",
+            f"SELECT SUBSTR({name}, 1, {LONGEST}) AS value, {_measures} FROM llm_measured"
+            f" WHERE {name} IS NOT NULL AND",
+        )
 
     @property
     def _needs_calls(self) -> bool:
         return len(self._single) > len(self._grouped)
 
-    @property
-    def _is_beyond_facets(self) -> bool:
-        """Whether a filter is on what facets do not know of, or cut off."""
-        filters = self._filters
-        names = ("status", *(name for name in OF_A_GROUP if name != "feature"))
-        unknown = any(getattr(filters, name) is not None for name in names)
-        return unknown or len(filters.feature or "") > LONGEST
+    def _asks_beyond(self, known: Collection[str]) -> bool:
+        """Whether a filter is on what a roll-up does not know of, or was cut off in it."""
+        given = {name: getattr(self._filters, name) for name in ("status", *OF_A_GROUP)}
+        return any(
+            value is not None and (name not in known or len(value) > LONGEST)
+            for name, value in given.items()
+        )
 
-    def _joined(self, rolled: str, single: str, hours: int = HOURS_OF_A_DAY) -> str:
-        """Spans of the roll-up with what their groups are, and single calls at the edges."""
-        if self._needs_calls:
-            return f"({single} WHERE {self.calls})"
+    def _rolled_up(self, rolled: str, single: str, hours: int = HOURS_OF_A_DAY) -> str:
+        """Both queries together, each with its part of the window: whole spans, single calls."""
         conditions = "".join(f" AND {condition}" for condition in self._grouped)
         spans, edges = _parts(self._window, hours)
-        parts = [
-            f"{rolled} JOIN llm_groups g ON g.group_id = r.group_id WHERE {span}{conditions}"
-            for span in spans
-        ]
-        parts += [f"{single} WHERE {edge}{conditions}" for edge in edges]
-        return f"({' UNION ALL '.join(parts)})"
-
-    def _of_facets(self, name: str) -> str:
-        conditions = "".join(f" AND {condition}" for condition in self._grouped)
-        spans, edges = _parts(self._window, HOURS_OF_A_DAY)
-        rolled = f"SELECT value, {_measures} FROM llm_facets WHERE facet = '{name}'"
-        single = f"SELECT SUBSTR({name}, 1, {LONGEST}) AS value, {_measures} FROM llm_measured"
-        parts = [f"{rolled} AND {span}{conditions}" for span in spans]
-        parts += [f"{single} WHERE {e}{conditions} AND {name} IS NOT NULL" for e in edges]
+        parts = [f"{rolled} {span}{conditions}" for span in spans]
+        parts += [f"{single} {edge}{conditions}" for edge in edges]
         return f"({' UNION ALL '.join(parts)})"
 
     def _group_conditions(self, experiments: Collection[int] | None) -> list[str]:

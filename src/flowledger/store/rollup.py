@@ -6,7 +6,18 @@ calls of some days anew when one of them was changed or deleted.
 
 from collections.abc import Callable
 
-__all__ = ["BOUNDS", "FACETS", "GROUPED", "MEASURES", "ROLLED_UP", "SUMS", "add_calls", "rebuild"]
+__all__ = [
+    "BOUNDS",
+    "FACETS",
+    "GROUPED",
+    "LONGEST",
+    "MEASURES",
+    "OF_LATENCIES",
+    "ROLLED_UP",
+    "SUMS",
+    "add_calls",
+    "rebuild",
+]
 
 HOURS_OF_A_DAY = 24
 MS_OF_AN_HOUR = 3_600_000
@@ -24,6 +35,7 @@ GROUPED = (
     "error_type",
 )
 FACETS = ("user_id", "user_role", "environment", "operation", "kind", "intent", "module")
+OF_LATENCIES = ("experiment_id", "feature", "model")
 # What is summed, with its type, and what is the least or greatest of all.
 SUMS = {
     "calls": "BIGINT",
@@ -56,6 +68,11 @@ _spans = "CROSS JOIN (SELECT 1 AS span UNION ALL SELECT 24) spans"
 _start = "(hour / span) * span AS start"
 _facets = " UNION ALL ".join(f"SELECT '{name}' AS facet" for name in FACETS)
 _value = " ".join(f"WHEN '{name}' THEN {name}" for name in FACETS)
+
+
+def _key(name: str) -> str:
+    """A text as part of a key: cut, and empty where there is none."""
+    return f"COALESCE(SUBSTR({name}, 1, {LONGEST}), '') AS {name}"
 
 
 def _upsert(table: str, key: tuple[str, ...], measures: tuple[str, ...], select: str) -> str:
@@ -91,10 +108,11 @@ STATEMENTS = (
     ),
     _upsert(
         "llm_latencies",
-        ("span", "start", "group_id", "latency_bucket"),
+        ("span", "start", *OF_LATENCIES, "latency_bucket"),
         ("calls",),
-        f"SELECT span, {_start}, group_id, latency_bucket, SUM(calls)"
-        f" FROM llm_measured {_spans} WHERE id IN ({{ids}})",
+        f"SELECT span, {_start}, {', '.join(OF_LATENCIES)}, latency_bucket, SUM(calls) FROM ("
+        f"SELECT hour, experiment_id, {_key('feature')}, {_key('model')}, latency_bucket, calls"
+        f" FROM llm_measured WHERE id IN ({{ids}})) measured {_spans} WHERE 1 = 1",
     ),
     _upsert(
         "llm_facets",
@@ -102,7 +120,7 @@ STATEMENTS = (
         MEASURES,
         f"SELECT span, facet, {_start}, value, experiment_id, feature, {_added_up} FROM ("
         f"SELECT hour, facet, SUBSTR(CASE facet {_value} END, 1, {LONGEST}) AS value,"
-        f" experiment_id, COALESCE(SUBSTR(feature, 1, {LONGEST}), '') AS feature, {_measures}"
+        f" experiment_id, {_key('feature')}, {_measures}"
         f" FROM llm_measured CROSS JOIN ({_facets}) facets WHERE id IN ({{ids}})"
         f") faceted {_spans} WHERE value IS NOT NULL",
     ),

@@ -1,5 +1,6 @@
 """Our own tables beside MLflow's, kept up to date by numbered migrations."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -14,6 +15,8 @@ __all__ = ["TESTED_REVISIONS", "Migration", "migrate", "migrations"]
 # Alembic revisions of MLflow's schema that the differential test has run against.
 TESTED_REVISIONS = {"dc11669786a5": "MLflow 3.17.2"}
 ADVISORY_LOCK = 0x666C6F776C656467
+# What only SQLite is told, and what is a comment to others.
+_of_sqlite = re.compile(r"/\* SQLite: (.*?) \*/")
 
 
 # What a migration has to do that SQL alone cannot.
@@ -66,6 +69,8 @@ def _version(connection: sa.Connection) -> int:
 
 def _apply(connection: sa.Connection, migration: Migration) -> None:
     for statement in migration.statements:
+        if connection.dialect.name == "sqlite":
+            statement = _of_sqlite.sub(r"\1", statement)
         connection.exec_driver_sql(statement)
     if migration.number in THEN:
         THEN[migration.number](connection)

@@ -32,7 +32,7 @@ CREATE TABLE llm_tags (
     value VARCHAR(250) NOT NULL,
     call_id VARCHAR(32) NOT NULL,
     PRIMARY KEY (key, value, call_id)
-);
+) /* SQLite: WITHOUT ROWID */;
 
 CREATE INDEX llm_tags_call ON llm_tags (call_id);
 
@@ -73,17 +73,20 @@ CREATE TABLE llm_rollup (
     first_ms BIGINT NOT NULL,
     last_ms BIGINT NOT NULL,
     PRIMARY KEY (span, start, group_id)
-);
+) /* SQLite: WITHOUT ROWID */;
 
--- A histogram of latencies: the bounds of buckets grow by 4 %, see `flowledger.latency`.
+-- A histogram of latencies: the bounds of buckets grow by 4 %, see `flowledger.latency`. It has
+-- fewer dimensions than a group, or it would have nearly as many rows as there are calls.
 CREATE TABLE llm_latencies (
     span INTEGER NOT NULL,
     start INTEGER NOT NULL,
-    group_id BIGINT NOT NULL,
+    experiment_id INTEGER NOT NULL,
+    feature VARCHAR(250) NOT NULL,
+    model VARCHAR(250) NOT NULL,
     latency_bucket INTEGER NOT NULL,
     calls BIGINT NOT NULL,
-    PRIMARY KEY (span, start, group_id, latency_bucket)
-);
+    PRIMARY KEY (span, start, experiment_id, feature, model, latency_bucket)
+) /* SQLite: WITHOUT ROWID */;
 
 -- The same sums by one more thing at a time, of which there are too many for a group.
 CREATE TABLE llm_facets (
@@ -112,7 +115,7 @@ CREATE TABLE llm_facets (
     first_ms BIGINT NOT NULL,
     last_ms BIGINT NOT NULL,
     PRIMARY KEY (span, facet, start, value, experiment_id, feature)
-);
+) /* SQLite: WITHOUT ROWID */;
 
 -- Each call as the sums see it: the one place that says what is counted, priced and measured.
 -- A call that made calls inside is not counted: those are. A cost is unpriced where something was
