@@ -1,19 +1,24 @@
 """The words are true: every command and every block of code in README and docs is run."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from flowledger.cli import COMMANDS
 from flowledger.config import Settings
+from flowledger.server.analytics import analytics_router
 from flowledger.testing.llm import StubLLM
 from tests.servers import answers_at, free_port
 
@@ -48,6 +53,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["DOCS_STUB_URL"] = stub.url
         run_python(blocks("python")[0][1] + "\nassert flowledger.flush(90)", folder)
         yield folder
+
+
+@pytest.fixture(scope="module")
+def served(place: Path) -> Iterator[None]:
+    """The server that the demo leaves running."""
+    port = free_port()
+    with subprocess.Popen(
+        ["flowledger", "demo", "--calls", "120", "--stub", "--port", str(port)],
+        cwd=place,
+        env=environment(place),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        os.environ["DOCS_SERVER_URL"] = f"http://127.0.0.1:{port}"
+        answers_at(f"http://127.0.0.1:{port}/health", process)
+        yield
+        process.terminate()
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -121,17 +143,64 @@ def is_an_extra(command: str, place: Path) -> None:
     assert set(filter(None, name.split(","))) <= set(project["optional-dependencies"])
 
 
+def asks(command: str, place: Path) -> None:
+    """A server over the demo's calls gives an answer of the kind that is printed below."""
+    words = shlex.split(command)
+    [address] = [word for word in words if word.startswith("http")]
+    method = words[words.index("-X") + 1] if "-X" in words else "GET"
+    url = address.replace("http://localhost:5000", os.environ["DOCS_SERVER_URL"])
+    asked = urllib.request.Request(url, method=method)
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        told = json.load(answer)
+    [shown] = [code for asking, code in ANSWERS if asking.strip() == command]
+    assert_alike(told, json.loads(shown), command)
+
+
+ANSWERS = [
+    answered
+    for page in PAGES
+    for answered in re.findall(
+        r"^```bash\n(curl [^\n]+)\n```\n```json\n(.*?)^```$", page.read_text(), re.M | re.S
+    )
+]
+
+
+def assert_alike(told: Any, shown: Any, where: str) -> None:
+    """The same keys with the same kinds of values; numbers by name are of any name."""
+    if isinstance(shown, dict) and not all(type(value) is int for value in shown.values()):
+        assert shown.keys() == told.keys(), where
+        for key in shown:
+            assert_alike(told[key], shown[key], f"{where} {key}")
+    elif isinstance(shown, list):
+        assert_alike(told[0], shown[0], where)
+    elif shown is not None and told is not None:
+        assert isinstance(told, type(shown)), where
+
+
 WAYS: dict[str, Callable[[str, Path], None]] = {
     "make": is_a_target,
     "pip": is_an_extra,
     "mlflow": serves,
     "flowledger": runs,
+    "curl": asks,
 }
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_command_works_as_printed(place: Path, command: str) -> None:
+def test_every_command_works_as_printed(
+    place: Path, command: str, request: pytest.FixtureRequest
+) -> None:
+    if command.startswith("curl"):
+        request.getfixturevalue("served")
     WAYS[command.split()[0]](command, place)
+
+
+def test_every_route_that_answers_questions_is_shown_with_an_answer() -> None:
+    shown = {re.sub(r"^.*?http://localhost:5000|[?\"].*$", "", line) for line, _ in ANSWERS}
+    app = FastAPI()
+    app.include_router(analytics_router("sqlite:///mlflow.db"))
+    paths = {path for path in app.openapi()["paths"] if "/mlflow/" in path}
+    assert {"/api/analytics/mlflow/report"} == paths - shown
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
