@@ -22,6 +22,7 @@ from flowledger.questions import (
     RecentCall,
     Totals,
     catalog,
+    tracking,
 )
 from flowledger.questions.catalog import parse
 from flowledger.questions.engine import open_engine
@@ -32,6 +33,9 @@ from tests.calls import NOW_NS, a_call
 
 PROCESS = "0" * 32
 ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
+    "feature_experiments": ("feature", "experiment_id"),
+    "latest_of_feature": tracking.Run,
+    "numbers_of_feature": tracking.Numbers,
     "recent_calls": RecentCall,
     "call_by_id": CallRow,
     "calls_by_feature": FeatureNumbers,
@@ -47,6 +51,7 @@ ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
 }
 VALUES = {
     "limit": 5,
+    "feature": "support",
     "first": "0",
     "beyond": "g",
     "id": "0" * 32,
