@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from mlflow import MlflowClient
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -15,9 +16,16 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.requests import Request
+from starlette.responses import Response
 
+from flowledger.config import Destination
 from flowledger.integrations.genai import call_id
 from flowledger.questions import Ledger
+from flowledger.server.metrics import Metrics
+from flowledger.server.otlp import Otlp
+from flowledger.server.parts import make_parts
+from flowledger.server.settings import ServerSettings
 from tests.calls import NOW_NS
 from tests.server_client import Server, rows, running
 from tests.test_genai_spans import ARGUMENTS, ASKED, CURRENT, OPENINFERENCE
@@ -168,3 +176,49 @@ def test_what_is_stored_counts_in_the_metrics(server: Server, experiment: str) -
     export(server, experiment, finished({**CURRENT, "flowledger.feature": "counted"}))
     new = {k: v for k, v in server.metrics().items() if before.get(k) != v and "counted" in k}
     assert [] != [name for name, value in new.items() if value == 1]
+
+
+class Took:
+    """Stands where MLflow does and takes every batch, over a database that is away."""
+
+    def __init__(self, **settings: Any) -> None:
+        place = Destination(
+            tracking_uri="postgresql://nobody@127.0.0.1:1/none",
+            artifact_root="",
+            store_as="run+trace",
+        )
+        self.parts = make_parts(place, ServerSettings(**settings), Metrics(20), None)
+        self.client = TestClient(Otlp(self.answer, self.parts, "/static"))
+
+    async def answer(self, scope: Any, receive: Any, send: Any) -> None:
+        await Response(await Request(scope, receive).body(), 200)(scope, receive, send)
+
+    def post(self, body: bytes, **headers: str) -> Any:
+        named = {"content-type": "application/json", "x-mlflow-experiment-id": "0"}
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client.post("/static/v1/traces", content=body, headers={**named, **given})
+
+
+def test_a_client_sends_again_what_the_ledger_could_not_take() -> None:
+    answer = Took().post(as_json(CURRENT))
+    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (as_json(CURRENT) + b" " * 4096, {}),
+        (as_json(CURRENT), {"content_encoding": "br"}),
+        (gzip.compress(as_json(CURRENT) + b" " * 9000), {"content_encoding": "gzip"}),
+        (b'{"resourceSpans": [{"scopeSpans": 7, "gen_ai.": 1}]}', {}),
+        (b'["gen_ai."]', {}),
+        (b"[" * 2000 + b'"gen_ai."', {}),
+        (as_json(CURRENT).replace(b"abab", b"zzzz"), {}),
+        (as_json({"http.request.method": "GET"}), {}),
+    ],
+    ids=["long", "encoding", "inflated", "number", "list", "deep", "no hex", "no model"],
+)
+def test_what_only_mlflow_can_read_is_mlflows_alone(body: bytes, headers: dict[str, str]) -> None:
+    took = Took(max_body_bytes=4096, max_json_bytes=8192)
+    answer = took.post(body, **headers)
+    assert (200, body) == (answer.status_code, answer.content)
