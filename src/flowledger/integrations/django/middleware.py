@@ -8,7 +8,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from flowledger import config
+from flowledger import config, logs
 from flowledger.capture.context import Context, carried, context
 from flowledger.integrations.carrying import extracted
 from flowledger.integrations.django import conf
@@ -34,7 +34,7 @@ class FlowledgerMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self._get_response = get_response
-        self._extractors = [_of_session, _of_headers, *conf.callables("EXTRACTORS")]
+        self._extractors = [_of_user, _of_session, _of_headers, *conf.callables("EXTRACTORS")]
         self._async = iscoroutinefunction(get_response)
         if self._async:
             markcoroutinefunction(self)
@@ -44,24 +44,36 @@ class FlowledgerMiddleware:
         return self._aanswer(request) if self._async else self._answer(request)
 
     def _answer(self, request: HttpRequest) -> HttpResponseBase:
-        user = getattr(request, "user", None) if config.switched_on() else None
-        with context(**self._fields(request, user)):
+        with context(**self._fields(request)):
             response: HttpResponseBase = self._get_response(request)
             return _streamed(response, carried.get())
 
     async def _aanswer(self, request: HttpRequest) -> HttpResponseBase:
-        auser = getattr(request, "auser", None) if config.switched_on() else None
-        user = await auser() if auser is not None else None
-        with context(**self._fields(request, user)):
+        await _load_user(request)
+        with context(**self._fields(request)):
             response: HttpResponseBase = await self._get_response(request)
             return _streamed(response, carried.get())
 
-    def _fields(self, request: HttpRequest, user: Any) -> dict[str, Any]:
+    def _fields(self, request: HttpRequest) -> dict[str, Any]:
         if not config.switched_on():
             return {}
-        known = {"user_id": user.pk} if getattr(user, "is_authenticated", False) else {}
-        fields = extracted([lambda _: known, *self._extractors], request)
+        fields = extracted(self._extractors, request)
         return {**fields, "tags": {"request_id": new_id(), **fields["tags"]}}
+
+
+async def _load_user(request: HttpRequest) -> None:
+    """Have the user at hand: asynchronous code may not ask the database behind `request.user`."""
+    auser = getattr(request, "auser", None)
+    if auser is not None and config.switched_on():
+        try:
+            request.user = await auser()
+        except Exception as exc:  # noqa: BLE001 - the view is the one to meet a database that is away
+            logs.warn("django", "the user of a request is not known: %s", type(exc).__name__)
+
+
+def _of_user(request: HttpRequest) -> Mapping[str, Any]:
+    user: Any = getattr(request, "user", None)
+    return {"user_id": user.pk} if getattr(user, "is_authenticated", False) else {}
 
 
 def _of_session(request: HttpRequest) -> Mapping[str, Any]:
