@@ -33,10 +33,10 @@ from tests.test_genai_spans import ARGUMENTS, ASKED, CURRENT, OPENINFERENCE
 
 @pytest.fixture(scope="module")
 def server(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers over SQLite."""
+    """Two workers over SQLite that store two calls at once."""
     folder = tmp_path_factory.mktemp("otlp")
     shutil.copy(empty_sqlite, folder / "mlflow.db")
-    with running(f"sqlite:///{folder / 'mlflow.db'}", folder) as server:
+    with running(f"sqlite:///{folder / 'mlflow.db'}", folder, max_records=2) as server:
         yield server
 
 
@@ -169,6 +169,13 @@ def test_what_mlflow_refuses_is_refused_in_its_words(
     answer = server.ask("POST", "/v1/traces", body=body, headers=headers)
     assert (status, True) == (answer.status, b"detail" in answer.data)
     assert before == rows(server.uri, "SELECT count(*) AS n FROM llm_calls")
+
+
+def test_a_batch_of_more_calls_than_are_stored_at_once_is_stored_whole(
+    server: Server, experiment: str
+) -> None:
+    assert SpanExportResult.SUCCESS is export(server, experiment, finished(*[CURRENT] * 5))
+    assert 5 == len(calls(server, experiment))
 
 
 def test_what_is_stored_counts_in_the_metrics(server: Server, experiment: str) -> None:

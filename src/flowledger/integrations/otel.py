@@ -25,8 +25,7 @@ class FlowledgerSpanProcessor(SpanProcessor):
 
     Add it beside the exporters you have: `provider.add_span_processor(FlowledgerSpanProcessor())`.
     The context of flowledger in force when a span starts says who asked and why, wherever the span
-    itself does not. Use it, or `flowledger.wrap`, or OTLP to a flowledger server, for one client:
-    the last two know a call by other means, and would count it again.
+    itself does not. Use it or `flowledger.wrap` for one client: both would count its calls twice.
     """
 
     def __init__(self) -> None:

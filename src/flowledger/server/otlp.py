@@ -79,6 +79,11 @@ class Otlp:
             return
         experiment_id = int(headers[EXPERIMENT_HEADER])
         experiment = await self._parts.ask(lambda: self._experiment(experiment_id))
+        most = self._parts.settings.max_records
+        for start in range(0, len(calls), most):
+            await self._store(calls[start : start + most], experiment)
+
+    async def _store(self, calls: Sequence[Call], experiment: str) -> None:
         refused = await self._parts.beside_traces.write(lambda: _encoded(calls, experiment))
         for refusal in refused:
             _log.warning("a call of a span is not stored: %s", refusal.reason)
