@@ -22,6 +22,8 @@ from tests.calls import a_call, any_call
 from tests.conftest import postgres_database
 from tests.server_client import PRODUCER, Postgres, Server, rows
 from tests.servers import answers_at, free_port
+from tests.test_genai_spans import CURRENT
+from tests.test_server_otlp import as_json
 
 ADMIN, PASSWORD = "admin", "correct horse battery"
 HEALTH = "/api/flowledger/v1/health"
@@ -293,3 +295,19 @@ def test_the_documentation_says_who_may_come(server: Server) -> None:
     assert [{"user": []}] == document["paths"]["/metrics"]["get"]["security"]
     assert "security" not in document["paths"][HEALTH]["get"]
     assert {"user", "key"} == set(document["components"]["securitySchemes"])
+
+
+def test_spans_reach_the_ledger_only_where_mlflow_lets_their_sender_write(server: Server) -> None:
+    made = server.ask(
+        "POST",
+        "/api/2.0/mlflow/experiments/create",
+        json={"name": "the admin's spans"},
+        headers=basic(ADMIN),
+    )
+    experiment = made.json()["experiment_id"]
+    about = {"Content-Type": "application/json", "x-mlflow-experiment-id": experiment}
+    query = f"SELECT model_asked FROM llm_calls WHERE experiment_id = {experiment}"
+    for login, status, stored in (({}, 401, 0), (basic("ana"), 403, 0), (basic(ADMIN), 200, 1)):
+        headers = {**about, **login}
+        answer = server.ask("POST", "/v1/traces", body=as_json(CURRENT), headers=headers)
+        assert (status, stored) == (answer.status, len(rows(server.uri, query)))

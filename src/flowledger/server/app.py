@@ -24,6 +24,7 @@ from flowledger.server.counting import OURS, Counted
 from flowledger.server.guard import Guard
 from flowledger.server.metrics import Metrics
 from flowledger.server.metrics_folder import MetricsFolder
+from flowledger.server.otlp import Otlp
 from flowledger.server.parts import Parts, make_parts
 from flowledger.server.problems import COMMON, add_problem_handlers
 
@@ -56,7 +57,7 @@ def create(folder: MetricsFolder) -> ASGIApp:
     theirs = _mlflow(users)
     ours = _ours(parts, _lifespan(theirs, parts, folder))
     prefix = os.environ.get(STATIC_PREFIX_ENV_VAR, "").rstrip("/")
-    return Counted(_InFront(ours, theirs, prefix), metrics, prefix)
+    return Counted(_InFront(ours, Otlp(theirs, parts, prefix), prefix), metrics, prefix)
 
 
 class _InFront:
@@ -70,7 +71,7 @@ class _InFront:
         prefix: of every path, from `--static-prefix`.
     """
 
-    def __init__(self, ours: FastAPI, theirs: FastAPI, prefix: str) -> None:
+    def __init__(self, ours: FastAPI, theirs: ASGIApp, prefix: str) -> None:
         self._ours = ours
         self._theirs = theirs
         self._prefix = prefix

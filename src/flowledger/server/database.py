@@ -66,6 +66,16 @@ class Database:
         """
         return {name: int(self._scalar(query)) for name, query in COUNTS.items()}
 
+    def experiment_name(self, experiment_id: int) -> str | None:
+        """The name of one of MLflow's experiments, None where there is no such.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        query = f"SELECT name FROM experiments WHERE experiment_id = {int(experiment_id)}"
+        name: str | None = self._scalar(query)
+        return name
+
     def close(self) -> None:
         """Close the connections."""
         with self._opening:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from flowledger.config import Settings
+import msgspec
+
+from flowledger.config import Destination, Settings
 from flowledger.server.callers import MlflowUsers
 from flowledger.server.crew import Crew
 from flowledger.server.database import Database
@@ -16,6 +18,8 @@ __all__ = ["Parts", "make_parts"]
 
 T = TypeVar("T")
 
+WITHOUT_TRACES = {"run+trace": "run", "trace": "ledger"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
@@ -24,6 +28,7 @@ class Parts:
     common: settings that applications have too; its destination is the database behind the server.
     settings: of the server alone.
     sinks: where ingest writes.
+    beside_traces: the same for calls whose trace MLflow has already.
     database: for short questions of the server's own.
     questions: threads for those questions, with a bound on how long the client waits.
     metrics: what `/metrics` says of this worker.
@@ -33,6 +38,7 @@ class Parts:
     common: Settings
     settings: ServerSettings
     sinks: Sinks
+    beside_traces: Sinks
     database: Database
     questions: Crew
     metrics: Metrics
@@ -49,6 +55,7 @@ class Parts:
     def close(self) -> None:
         """Let go of threads and connections."""
         self.sinks.close()
+        self.beside_traces.close()
         self.questions.close()
         self.database.close()
 
@@ -64,8 +71,14 @@ def make_parts(
         common=common,
         settings=settings,
         sinks=Sinks(common.destination, settings, [metrics.stored]),
+        beside_traces=Sinks(_without_traces(common.destination), settings, [metrics.stored]),
         database=Database(common.tracking_uri),
         questions=Crew("flowledger-ask", threads=4, places=64, seconds=settings.question_seconds),
         metrics=metrics,
         users=users,
     )
+
+
+def _without_traces(destination: Destination) -> Destination:
+    store_as = WITHOUT_TRACES.get(destination.store_as, destination.store_as)
+    return msgspec.structs.replace(destination, store_as=store_as)

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 
 from flowledger.questions import FailedCall, Percentiles, Period, PromptSlice, Slice, Sums
+from flowledger.questions.tracking import time_text
 
 __all__ = [
     "Change",
@@ -23,7 +24,6 @@ __all__ = [
     "Speed",
     "Trends",
     "now_text",
-    "time_text",
 ]
 
 
@@ -283,12 +283,6 @@ class Recreated(BaseModel):
 def now_text() -> str:
     """Now, as answers write times."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def time_text(unix_ms: int) -> str:
-    """A time of the ledger, as answers write times."""
-    moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _change(now: float, before: float) -> float | None:

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 
 from flowledger.questions import DIMENSIONS, Session, Slice, Window
 from flowledger.questions.over import PAGE_TOKEN
-from flowledger.server.analytics.answers import Number, Speed, time_text
+from flowledger.questions.tracking import time_text
+from flowledger.server.analytics.answers import Number, Speed
 from flowledger.server.analytics.asking import Asker
 from flowledger.server.analytics.parameters import About, Days, Limit
 from flowledger.server.problems import documented

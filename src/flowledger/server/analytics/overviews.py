@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from flowledger.questions import Filters, Ledger, Over, Percentiles, Window
+from flowledger.questions.tracking import time_text
 from flowledger.server.analytics.answers import (
     Change,
     Errors,
@@ -21,7 +22,6 @@ from flowledger.server.analytics.answers import (
     Trend,
     Trends,
     now_text,
-    time_text,
 )
 from flowledger.server.analytics.asking import Asker
 from flowledger.server.analytics.experiments import recreate
