@@ -2,6 +2,35 @@
 
 __version__ = "0.1.0"
 
-from flowledger.capture import carry, configure, context, flush, record, track, wrap
+from flowledger.capture import (
+    carry,
+    configure,
+    context,
+    flush,
+    prompt,
+    record,
+    track,
+    track_custom,
+    track_image,
+    track_rag,
+    track_text,
+    track_vision,
+    wrap,
+)
 
-__all__ = ["__version__", "carry", "configure", "context", "flush", "record", "track", "wrap"]
+__all__ = [
+    "__version__",
+    "carry",
+    "configure",
+    "context",
+    "flush",
+    "prompt",
+    "record",
+    "track",
+    "track_custom",
+    "track_image",
+    "track_rag",
+    "track_text",
+    "track_vision",
+    "wrap",
+]
