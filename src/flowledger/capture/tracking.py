@@ -226,9 +226,7 @@ class _Under:
             actor=outer.actor,
             feature=self._inherited.get("feature", outer.feature),
             experiment=self._inherited.get("experiment", outer.experiment),
-            prompt_version=outer.prompt_version
-            if _is_named(outer.prompt_version)
-            else self._version,
+            prompt_version=outer.prompt_version if named else self._version,
             tags=outer.tags,
             parent=self._pending,
         )
