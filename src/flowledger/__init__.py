@@ -2,6 +2,8 @@
 
 __version__ = "0.1.0"
 
+from typing import TYPE_CHECKING, Any
+
 from flowledger.capture import (
     carry,
     configure,
@@ -18,9 +20,14 @@ from flowledger.capture import (
     wrap,
 )
 
+if TYPE_CHECKING:
+    from flowledger.chat.asking import achat, chat
+
 __all__ = [
     "__version__",
+    "achat",
     "carry",
+    "chat",
     "configure",
     "context",
     "flush",
@@ -34,3 +41,12 @@ __all__ = [
     "track_vision",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load chat when it is first asked for: an application that only records does not need it."""
+    if name not in ("achat", "chat"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import flowledger.chat as package
+
+    return package if name == "chat" else package.achat

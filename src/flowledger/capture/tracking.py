@@ -10,9 +10,9 @@ from flowledger.capture import recorder
 from flowledger.capture.context import Context, Pending, carried
 from flowledger.capture.prompts import signature
 from flowledger.capture.reading import Reading, read_answer
-from flowledger.records import Kind, Prompt
+from flowledger.records import NO_PROMPT, Kind, Prompt
 
-__all__ = ["Reader", "track", "tracking"]
+__all__ = ["Reader", "inside", "track", "tracking"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -207,6 +207,11 @@ class _Tracked:
         if len(args) > len(self._names):
             named["args"] = list(args[len(self._names) :])
         return {**named, **kwargs}
+
+
+def inside(pending: Pending) -> "_Under":
+    """While this is entered, calls made here belong to the pending one."""
+    return _Under(pending, {}, NO_PROMPT)
 
 
 class _Under:
