@@ -169,6 +169,7 @@ class _Chat:
         except Exception as exc:
             self._talk.failed(exc)
             raise
+        self._talk.model = self._ask.models[0]
         self._talk.grouped = self._ask.chat_type != "direct" or len(self._ask.models) > 1
         self._runner = Runner(settings, self._talk, stream=bool(asked["stream"]))
 

@@ -58,10 +58,8 @@ def _models(model: Any, fallbacks: Any, settings: Settings) -> tuple[str, ...]:
     """The model asked for and those that stand in for it, each once."""
     if fallbacks is None:
         fallbacks = settings.chat_fallbacks.split(",")
-    names = [
-        model or settings.chat_model,
-        *([fallbacks] if isinstance(fallbacks, str) else fallbacks),
-    ]
+    others = [fallbacks] if isinstance(fallbacks, str) else fallbacks
+    names = [model or settings.chat_model, *others]
     if not all(isinstance(name, str) for name in names):
         raise ChatInputError("model and fallbacks are names of models, as 'openai/gpt-4o'")
     return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))

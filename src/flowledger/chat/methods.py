@@ -11,7 +11,7 @@
 import importlib.util
 import re
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,8 @@ from flowledger.chat.steps import Answer, Ask, Complete, Message, Reason, Reply,
 from flowledger.errors import NoDocumentsError, ProviderError
 
 __all__ = ["METHODS", "chosen", "completed"]
+
+Steps: TypeAlias = Generator[Step, Any, Any]
 
 FROM_PASSAGES = (
     "Answer from the numbered passages alone, and cite them as [1]. When they do not hold the "
@@ -35,7 +37,7 @@ _step_words = re.compile(
     r"reasoning|analy[sz]e|evaluate|decide|solve|difference|trade-?offs?)\b",
     re.IGNORECASE,
 )
-_sum = re.compile(r"\d\s*[-+*/×÷^%]\s*\d")
+_sum = re.compile(r"\d\s*[-+*/^%]\s*\d")
 
 
 def direct(ask: Ask) -> Method:
@@ -52,12 +54,14 @@ def dspy(ask: Ask) -> Method:
 
 def _reasoned(ask: Ask, model: str) -> Generator[Step, Any, Answer]:
     step = Reason(ask=msgspec.structs.replace(ask, models=(model,)))
+    answer: Answer
     try:
-        return (yield step)
+        answer = yield step
     except ProviderError as exc:
         if exc.status not in NO_SCHEMA:
             raise
-        return (yield msgspec.structs.replace(step, plainly=True))
+        answer = yield msgspec.structs.replace(step, plainly=True)
+    return answer
 
 
 def rag(ask: Ask) -> Method:
@@ -134,9 +138,7 @@ def _asked(ask: Ask, model: str, messages: tuple[Message, ...]) -> Generator[Ste
     return reply
 
 
-def _in_turn(
-    ask: Ask, steps: Callable[[str], Generator[Step, Any, Any]]
-) -> Generator[Step, Any, Any]:
+def _in_turn(ask: Ask, steps: Callable[[str], Steps]) -> Steps:
     """What came of these steps with the first of the models that did not fail."""
     *others, last = ask.models
     for model in others:

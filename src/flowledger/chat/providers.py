@@ -26,7 +26,7 @@ from flowledger.chat.protocols import PROTOCOLS, Speaks
 from flowledger.chat.steps import Reply
 from flowledger.config import Settings
 from flowledger.errors import ChatInputError, ConfigError, ProviderKeyError
-from flowledger.records import Call, Kind
+from flowledger.records import Call, Kind, Usage
 
 __all__ = ["Provider", "aclose", "find", "priced"]
 
@@ -133,7 +133,7 @@ def priced(reply: Reply, provider: Provider) -> Reply:
             provider=provider.name,
             model=reply.model,
             model_asked=provider.model,
-            **({} if reply.usage is None else {"usage": reply.usage}),
+            usage=reply.usage or Usage(),
         )
     )
     return reply if cost is None else msgspec.structs.replace(reply, cost_usd=cost.total)

@@ -12,7 +12,7 @@ from flowledger.chat.library import Document, Library, opened
 from flowledger.chat.library.files import read_document
 from flowledger.chat.steps import Source
 
-__all__ = ["add", "evidence", "is_empty", "look_up", "words_of"]
+__all__ = ["as_document", "evidence", "is_empty", "look_up", "words_of"]
 
 MOST_WORDS = 32
 # How many of each list are ranked together, and how much the first places count.
@@ -23,81 +23,15 @@ HALF = 0.5
 NEAR = 0.5
 # So common that they say nothing of what is looked for.
 STOP_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "all",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "he",
-        "her",
-        "his",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "me",
-        "my",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "our",
-        "she",
-        "should",
-        "so",
-        "some",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "to",
-        "us",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-    ]
+    re.findall(
+        r"\w+",
+        """
+        a about all an and any are as at be been but by can could did do does for from had has have
+        he her his how i if in into is it its me my no not of on or our she should so some than that
+        the their them then there these they this those to us was we were what when where which who
+        why will with would you your
+        """,
+    )
 )
 
 _word = re.compile(r"\w+")
@@ -146,7 +80,7 @@ def evidence(question: str, sources: Sequence[Source]) -> str:
     return ""
 
 
-def add(path: Path, known: dict[str, tuple[str, str]]) -> Document | None:
+def as_document(path: Path, known: dict[str, tuple[str, str]]) -> Document | None:
     """A file as a document with its vectors, or None when the library has it already.
 
     Args:

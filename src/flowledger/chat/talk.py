@@ -40,6 +40,7 @@ class Talk:
             self._context = carried.get()
         self.grouped = True  # until it is known that there will be one call alone
         self.sent = False
+        self.model = asked["model"]
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -108,11 +109,10 @@ class Talk:
 
     def _fields(self) -> dict[str, Any]:
         asked = self._asked
-        model = asked["model"]
         return {
             "operation": FEATURE,
             "kind": str(Kind.CHAT),
-            "model_asked": model if isinstance(model, str) else None,
+            "model_asked": self.model if isinstance(self.model, str) else None,
             "settings": {name: asked[name] for name in ("temperature", "max_tokens")},
             "prompt": asked["message"],
         }
@@ -126,7 +126,7 @@ class Talk:
             "user_id": actor.user_id,
             "session_id": actor.session_id,
             "audit_reason": actor.audit_reason,
-            "model_id": answered or self._asked["model"],
+            "model_id": answered or self.model,
             "temperature": self._asked["temperature"],
             "max_tokens": self._asked["max_tokens"],
             "processing_time_ms": duration / 1e6,
@@ -148,8 +148,10 @@ def _tokens(replies: tuple[Reply, ...]) -> dict[str, int | None]:
 
 
 def _cost(replies: tuple[Reply, ...]) -> float | None:
-    return _sum([reply.cost_usd for reply in replies])
+    cost: float | None = _sum([reply.cost_usd for reply in replies])
+    return cost
 
 
 def _sum(numbers: list[Any]) -> Any:
+    """Their sum; None where one of them is not known."""
     return None if None in numbers or not numbers else sum(numbers)

@@ -17,7 +17,6 @@ OVERLAP = 150
 LARGEST_FILE = 100 << 20
 
 _heading = re.compile(r"#{1,6}\s+(.+?)\s*#*$")
-_break = re.compile(r"\n\s*\n|(?<=[.!?])\s+|\n|\s")
 
 
 def files_in(path: Path) -> list[Path]:
@@ -95,7 +94,8 @@ def _plain(path: Path, data: bytes) -> Sections:
 
 def _markdown(path: Path, data: bytes) -> Sections:
     """Each heading's own text, under the heading."""
-    heading, lines, fenced = "", [], False
+    heading, fenced = "", False
+    lines: list[str] = []
     for line in data.decode("utf-8", "replace").splitlines():
         fenced ^= line.startswith("```")
         found = None if fenced else _heading.match(line)
