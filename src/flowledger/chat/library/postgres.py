@@ -163,7 +163,7 @@ class PostgresLibrary:
 
     def begin_turn(self, session_id: str, asked: str, earlier: int) -> Turn:
         """Number a session's next turn, and find so many answered ones before it."""
-        now = {"session": session_id, "asked": asked, "now": _now_ms()}
+        now = {"session": session_id, "asked": _told(asked), "now": _now_ms()}
         with self._transaction() as connection:
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (session_id,))
             row = connection.execute(BEGIN_TURN, now).fetchone()
@@ -174,7 +174,7 @@ class PostgresLibrary:
     def end_turn(self, turn: Turn, answered: str) -> None:
         """Keep the answer of a turn."""
         with self._transaction() as connection:
-            connection.execute(END_TURN, (answered, turn.session_id, turn.number))
+            connection.execute(END_TURN, (_told(answered), turn.session_id, turn.number))
 
     def forget(self, session_id: str) -> int:
         """Delete a session; how many turns it had."""
@@ -230,20 +230,23 @@ def _add_passages(
     connection: psycopg.Connection[Any], added: Sequence[tuple[int, Document]]
 ) -> None:
     total = sum(len(document.passages) for _, document in added)
-    ids = [row[0] for row in connection.execute(NEW_IDS, (total,))]
-    unused = iter(ids)
+    ids = (row[0] for row in connection.execute(NEW_IDS, (total,)).fetchall())
+    numbered = [(one, document, [next(ids) for _ in document.passages]) for one, document in added]
     with connection.cursor().copy(ADD_PASSAGES) as copy:
-        for document_id, document in added:
-            for passage in document.passages:
-                text = passage.text.replace("\0", "\ufffd")
-                copy.write_row((next(unused), document_id, passage.place, text))
-    unused = iter(ids)
-    vectors = [(next(unused), v) for _, one in added for v in one.vectors or one.passages]
-    with_vectors = [(one, vector) for one, vector in vectors if isinstance(vector, bytes)]
-    if with_vectors:
-        with connection.cursor().copy(ADD_VECTORS) as copy:
-            for one, vector in with_vectors:
-                copy.write_row((one, _text(vector)))
+        for document_id, document, own in numbered:
+            for passage_id, passage in zip(own, document.passages, strict=True):
+                copy.write_row((passage_id, document_id, passage.place, _told(passage.text)))
+    if not any(document.vectors for _, document in added):
+        return
+    with connection.cursor().copy(ADD_VECTORS) as copy:
+        for _, document, own in numbered:
+            for passage_id, vector in zip(own, document.vectors, strict=bool(document.vectors)):
+                copy.write_row((passage_id, _text(vector)))
+
+
+def _told(text: str) -> str:
+    """The text without what PostgreSQL does not take."""
+    return text.replace("\0", "\ufffd")
 
 
 def _text(vector: bytes) -> str:
