@@ -81,7 +81,9 @@ def _handler(saw: Callable[[dict[str, Any]], None]) -> type[BaseHTTPRequestHandl
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
             saw(asked)
             if asked["model"] == "claude-broken":
-                self._send(529, "application/json", b'{"type":"error","error":{"message":"busy"}}')
+                message = f"busy, {self.headers['x-api-key']}"
+                error = {"type": "error", "error": {"type": "busy", "message": message}}
+                self._send(529, "application/json", json.dumps(error).encode())
             elif asked.get("stream"):
                 events = EVENTS[:3] if asked["model"] == "claude-cut" else EVENTS
                 lines = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events]

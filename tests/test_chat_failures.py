@@ -227,6 +227,18 @@ def test_anthropics_faults_are_raised_and_recorded(
     assert [False] == [call.outcome.success for call in calls]
 
 
+def test_a_key_that_a_server_quotes_is_in_no_record_and_no_dictionary(
+    calls: list[Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-very-secret")
+    with anthropic_server() as (url, _):
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        result = flowledger.chat("Hi", model="claude-broken", fallbacks=["foo"], reasoning=True)
+        single = flowledger.chat("Hi", model="claude-broken", reasoning=True)
+    assert "very-secret" not in repr((calls, result, single))
+    assert "busy, ***" in single["audit_trail"]["error"]
+
+
 def test_a_failed_chat_is_a_chat_error_whatever_failed() -> None:
     kinds = [ChatInputError, NoDocumentsError, ProviderError, ProviderTimeoutError]
     assert all(issubclass(kind, ChatError) for kind in kinds)

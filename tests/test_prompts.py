@@ -13,6 +13,7 @@ from flowledger.config import Destination
 from flowledger.errors import PromptError
 from flowledger.records import Call, Prompt, encode
 from flowledger.store import open_sink
+from flowledger.store.entries import entry
 from flowledger.testing import capture_calls
 from tests.calls import a_call
 
@@ -80,6 +81,26 @@ def test_a_prompt_that_is_named_wins_over_the_functions_signature(calls: list[Ca
     with GREET.use(name="Ana", language="French"):
         answer()
     assert ["2", "2"] == [call.prompt_version.version for call in calls]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+        {"messages": [{"role": "user", "content": "Hi"}], "system": "Be brief."},
+        {"input": "Hi", "instructions": "Be brief."},
+    ],
+)
+def test_a_call_with_instructions_has_their_hash_for_a_version(prompt: Any) -> None:
+    made, same, other = (
+        entry(a_call(prompt=one)) for one in (prompt, prompt, [{"role": "system", "content": "x"}])
+    )
+    version = dict(made.tags)["prompt_version"]
+    assert version == dict(same.tags)["prompt_version"]
+    assert version != dict(other.tags)["prompt_version"]
+    assert "prompt_version" not in dict(entry(a_call()).tags)
+    named = entry(a_call(prompt=prompt, prompt_version=Prompt(version="3")))
+    assert "3" == dict(named.tags)["prompt_version"]
 
 
 def test_a_call_is_linked_to_its_prompt_in_mlflows_registry(

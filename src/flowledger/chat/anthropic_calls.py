@@ -6,6 +6,8 @@ Delete this file and its one use in `providers.py` once `wrap` does.
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import msgspec
+
 from flowledger.capture import recorder
 from flowledger.capture.context import carried
 from flowledger.chat.protocols import PROTOCOLS
@@ -19,17 +21,18 @@ def record_calls(client: Any) -> Any:
     """The client, with each call of its `messages.create` recorded."""
     create = client.messages.create
     asynchronous = type(client).__name__.startswith("Async")
-    client.messages.create = _asynchronous(create) if asynchronous else _synchronous(create)
+    recorded = _asynchronous if asynchronous else _synchronous
+    client.messages.create = recorded(create, client.api_key)
     return client
 
 
-def _synchronous(create: Any) -> Any:
+def _synchronous(create: Any, key: str) -> Any:
     def recorded(**asked: Any) -> Any:
-        call = _Recording(asked)
+        call = _Recording(asked, key)
         try:
             answer = create(**asked)
         except BaseException as exc:
-            call.ended({"outcome": recorder.failure(exc)})
+            call.failed(exc)
             raise
         if asked.get("stream"):
             return _Stream(answer, call)
@@ -39,13 +42,13 @@ def _synchronous(create: Any) -> Any:
     return recorded
 
 
-def _asynchronous(create: Any) -> Any:
+def _asynchronous(create: Any, key: str) -> Any:
     async def recorded(**asked: Any) -> Any:
-        call = _Recording(asked)
+        call = _Recording(asked, key)
         try:
             answer = await create(**asked)
         except BaseException as exc:
-            call.ended({"outcome": recorder.failure(exc)})
+            call.failed(exc)
             raise
         if asked.get("stream"):
             return _Stream(answer, call)
@@ -56,13 +59,19 @@ def _asynchronous(create: Any) -> Any:
 
 
 class _Recording:
-    def __init__(self, asked: dict[str, Any]) -> None:
+    def __init__(self, asked: dict[str, Any], key: str) -> None:
         self._asked = asked
+        self._key = key
         self._context = carried.get()
         self.pending = recorder.begin()
 
     def answered(self, reply: Reply) -> None:
         self.ended({"response": reply.text, "model": reply.model, "usage": reply.usage})
+
+    def failed(self, exc: BaseException) -> None:
+        outcome = recorder.failure(exc)
+        told = [(text or "").replace(self._key, "***") for text in (outcome.message, outcome.stack)]
+        self.ended({"outcome": msgspec.structs.replace(outcome, message=told[0], stack=told[1])})
 
     def ended(self, fields: dict[str, Any]) -> None:
         asked = self._asked
@@ -111,7 +120,7 @@ class _Stream:
                 yield chunk
             self._call.answered(self._gathering.reply())
         except BaseException as exc:
-            self._call.ended({"outcome": recorder.failure(exc)})
+            self._call.failed(exc)
             raise
 
     async def __aiter__(self) -> AsyncIterator[Any]:
@@ -121,7 +130,7 @@ class _Stream:
                 yield chunk
             self._call.answered(self._gathering.reply())
         except BaseException as exc:
-            self._call.ended({"outcome": recorder.failure(exc)})
+            self._call.failed(exc)
             raise
 
     def _saw(self, chunk: Any) -> None:

@@ -29,7 +29,7 @@ def embedded(texts: Sequence[str], settings: Settings) -> list[bytes]:
             answer = create(model=provider.model, input=batch)
             vectors += [_unit(item.embedding) for item in _in_order(answer)]
         except Exception as exc:
-            raise translated(exc, settings.embedding_model) from exc
+            raise translated(exc, provider) from exc
     return vectors
 
 

@@ -1,5 +1,6 @@
 """What a provider's client raises, in our own words."""
 
+from flowledger.chat.providers import Provider
 from flowledger.errors import (
     ProviderError,
     ProviderKeyError,
@@ -17,12 +18,12 @@ TIMEOUTS = ("APITimeoutError", "ReadTimeout", "ConnectTimeout", "WriteTimeout", 
 UNREACHABLE = ("APIConnectionError", "RemoteProtocolError", "ReadError", "ConnectError")
 
 
-def translated(exc: Exception, model: str, begun: bool = False) -> ProviderError:
+def translated(exc: Exception, provider: Provider, begun: bool = False) -> ProviderError:
     """The provider error that says what happened; `openai` and `anthropic` name theirs alike.
 
     Args:
         exc: whatever a client raised.
-        model: which one was asked.
+        provider: who was asked.
         begun: part of the answer had come.
     """
     if isinstance(exc, ProviderError):
@@ -30,7 +31,8 @@ def translated(exc: Exception, model: str, begun: bool = False) -> ProviderError
     status = getattr(exc, "status_code", None)
     status = status if isinstance(status, int) else None
     names = [cls.__name__ for cls in type(exc).__mro__]
-    told = " ".join(str(exc).split())[:LONGEST]
+    model = provider.model
+    told = " ".join(provider.hidden(str(exc)).split())[:LONGEST]
     if any(name in TIMEOUTS for name in names):
         return ProviderTimeoutError(f"{model} did not answer in time", status, begun)
     if status in NO_KEY:

@@ -37,6 +37,7 @@ KNOWN = {
 }
 NEED_A_KEY = ("api.openai.com", "api.anthropic.com")
 NO_KEY = "none"
+SHORTEST_KEY = 8
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,10 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     def speaks(self) -> Speaks:
         """Its protocol."""
         return PROTOCOLS[self.protocol]
+
+    def hidden(self, text: str) -> str:
+        """The text without the key, which some servers' errors quote."""
+        return text.replace(self.key, "***") if len(self.key) >= SHORTEST_KEY else text
 
     @property
     def name(self) -> str:

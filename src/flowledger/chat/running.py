@@ -104,7 +104,7 @@ class Runner:
         try:
             return priced(provider.speaks.read(ask()), provider)
         except Exception as exc:
-            raise translated(exc, step.model) from exc
+            raise translated(exc, provider) from exc
 
     async def acomplete(self, step: Complete) -> Reply:
         """Ask a model once, without blocking the event loop.
@@ -117,7 +117,7 @@ class Runner:
         try:
             return priced(provider.speaks.read(await ask()), provider)
         except Exception as exc:
-            raise translated(exc, step.model) from exc
+            raise translated(exc, provider) from exc
 
     def _streamed(self, step: Complete) -> Generator[str, None, Reply]:
         opened = _Opened(self, self._talk, find(step.model, self._settings), step)
@@ -129,6 +129,7 @@ class Runner:
     ) -> Callable[[], Any]:
         """What sends this request; from here on the client records it, whatever comes."""
         self._talk.sent = True
+        self._talk.hides.append(provider.hidden)
         speaks = provider.speaks
         return partial(speaks.create(client), **speaks.arguments(provider.model, step, stream))
 
@@ -154,7 +155,7 @@ class _Opened:
                     if piece := self._piece(chunk):
                         yield piece
         except Exception as exc:
-            raise translated(exc, self._step.model, self._begun) from exc
+            raise translated(exc, self._provider, self._begun) from exc
 
     async def pieces_async(self) -> AsyncIterator[str]:
         client = self._provider.async_client()
@@ -167,7 +168,7 @@ class _Opened:
                     if piece := self._piece(chunk):
                         yield piece
         except Exception as exc:
-            raise translated(exc, self._step.model, self._begun) from exc
+            raise translated(exc, self._provider, self._begun) from exc
 
     def _piece(self, chunk: Any) -> str:
         piece = self._gathering.add(chunk)

@@ -1,7 +1,7 @@
 """One chat from its beginning to its record: who asks, what came of it, and the audit trail."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from flowledger.capture import recorder
 from flowledger.capture.context import carried, context
 from flowledger.capture.tracking import inside
 from flowledger.chat.steps import Answer, Ask, Reply
-from flowledger.records import Actor, Kind
+from flowledger.records import Actor, Kind, Outcome
 
 __all__ = ["Talk"]
 
@@ -40,6 +40,7 @@ class Talk:
             self._context = carried.get()
         self.grouped = True  # until it is known that there will be one call alone
         self.sent = False
+        self.hides: list[Callable[[str], str]] = []
         self.model = asked["model"]
 
     @contextmanager
@@ -82,7 +83,7 @@ class Talk:
 
     def failed(self, error: BaseException) -> dict[str, Any]:
         """Record it, and say what went wrong."""
-        self._record({"outcome": recorder.failure(error)})
+        self._record({"outcome": self._without_keys(recorder.failure(error))})
         return {
             "content": "",
             "reasoning": "",
@@ -92,6 +93,13 @@ class Talk:
             "token_usage": _tokens(()),
             "cost_usd": None,
         }
+
+    def _without_keys(self, outcome: Outcome) -> Outcome:
+        """The outcome without the keys that were sent, which some servers' errors quote."""
+        texts = [outcome.message or "", outcome.stack or ""]
+        for hide in self.hides:
+            texts = [hide(text) for text in texts]
+        return msgspec.structs.replace(outcome, message=texts[0], stack=texts[1])
 
     def left(self, pieces: list[str]) -> None:
         """The caller wants no more of the stream."""

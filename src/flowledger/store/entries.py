@@ -15,6 +15,7 @@ import msgspec
 
 from flowledger import pricing, tokens
 from flowledger.records import Call, Cost, Kind, Prompt
+from flowledger.store.signatures import versioned
 
 __all__ = ["Entry", "Trace", "entry", "json_text", "user_of"]
 
@@ -90,7 +91,7 @@ def entry(call: Call, now_ns: int | None = None) -> Entry:
     """
     notes = list(call.notes)
     start_ns = _believable(call.start_ns, now_ns or time.time_ns(), notes)
-    call = tokens.complete(call)
+    call = versioned(tokens.complete(call))
     cost = pricing.price(call)
     name = _text(call.operation or call.function or call.kind, MAX_NAME, notes)
     return Entry(
