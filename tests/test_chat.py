@@ -211,6 +211,7 @@ def test_rag_answers_from_numbered_passages_and_returns_them(
     assert f"[1] (handbook.md, Returns)\n{RETURNS.text}" in asked.prompt[-1]["content"]
     assert {outer.id} == {looked_up.parent_id, asked.parent_id}
     assert (2, "When can goods be returned?") == (outer.inner_calls, outer.prompt)
+    assert (None, {"model": "openai/gpt-4o-mini"}) == (outer.model_asked, outer.params)
 
 
 def test_rag_streams(ask: Callable[..., Any], calls: list[Call]) -> None:

@@ -117,10 +117,13 @@ class Talk:
 
     def _fields(self) -> dict[str, Any]:
         asked = self._asked
+        model = self.model if isinstance(self.model, str) else None
+        # A chat that sent nothing asked that model itself; any other only groups what asked it.
+        asking = {"params": {"model": model}} if self.sent else {"model_asked": model}
         return {
+            **asking,
             "operation": FEATURE,
             "kind": str(Kind.CHAT),
-            "model_asked": self.model if isinstance(self.model, str) else None,
             "settings": {name: asked[name] for name in ("temperature", "max_tokens")},
             "prompt": asked["message"],
         }
