@@ -145,7 +145,7 @@ def test_a_stream_brings_pieces_and_then_the_dictionary(
 
 def test_a_stream_that_is_left_is_recorded_as_far_as_it_went(calls: list[Call]) -> None:
     stream = flowledger.chat("Hi", stream=True, fallbacks=["gpt-4o"])
-    first = next(iter(stream))
+    first = next(stream)
     stream.close()
     inner, outer = calls
     assert (first, first) == (inner.response, outer.response)

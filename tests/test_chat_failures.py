@@ -111,7 +111,7 @@ def test_a_stream_that_has_begun_does_not_fall_back(calls: list[Call]) -> None:
     with pytest.raises(ProviderError) as raised:
         list(stream)
     assert raised.value.begun
-    assert ["gpt-4o?mode=cut"] * 2 == [call.model_asked for call in calls]
+    assert ["gpt-4o?mode=cut", None] == [call.model_asked for call in calls]
 
 
 def test_where_every_model_fails_the_last_fault_is_raised(calls: list[Call]) -> None:

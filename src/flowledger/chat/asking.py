@@ -129,6 +129,10 @@ class ChatStream:
         """The pieces, once."""
         return self._pieces
 
+    def __next__(self) -> str:
+        """The next piece."""
+        return next(self._pieces)
+
     def close(self) -> None:
         """Want no more of it."""
         self._pieces.close()
@@ -149,6 +153,10 @@ class AsyncChatStream:
     def __aiter__(self) -> AsyncIterator[str]:
         """The pieces, once."""
         return self._pieces
+
+    async def __anext__(self) -> str:
+        """The next piece."""
+        return await anext(self._pieces)
 
     async def aclose(self) -> None:
         """Want no more of it."""
