@@ -216,7 +216,7 @@ def test_an_answer_that_cannot_be_read_reaches_the_caller_and_the_call_is_kept(
 ) -> None:
     for decorator in (flowledger.track_text, flowledger.track_rag, flowledger.track_custom):
         assert answer is returning(decorator, answer)("x")
-    assert [None, None, None] == [call.cost_usd for call in calls]
+    assert [(None, "analysis")] * 3 == [(call.cost_usd, call.operation) for call in calls]
 
 
 def test_a_decorator_returns_the_function_where_recording_is_switched_off(

@@ -62,6 +62,21 @@ def test_a_function_has_a_signature_that_changes_with_what_it_asks() -> None:
     assert signature(asking("Be brief. ")) != signature(asking("Be kind. "))
 
 
+class Endless:
+    """A callable that says it wraps itself."""
+
+    @property
+    def __wrapped__(self) -> "Endless":
+        return self
+
+    def __call__(self) -> str:
+        return "done"
+
+
+def test_a_callable_of_any_kind_has_a_signature(calls: list[Call]) -> None:
+    assert len(signature(Endless())) == len(signature(print)) == 16
+
+
 def test_a_tracked_function_versions_itself_and_the_calls_made_inside(calls: list[Call]) -> None:
     @flowledger.track
     def answer() -> str:

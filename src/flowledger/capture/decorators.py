@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from flowledger.capture.measures import SETTINGS, measure
+from flowledger.capture.reading import Reading
 from flowledger.capture.tracking import Reader, tracking
 from flowledger.records import Kind
 
@@ -62,8 +63,11 @@ class _Kind:
         told = {"settings": settings} if settings else {}
         return {**told, "model_asked": model} if isinstance(model, str) else told
 
-    def _answered(self, answer: Any) -> Any:
-        return measure(answer, self._kind)
+    def _answered(self, answer: Any) -> Reading:
+        try:
+            return measure(answer, self._kind)
+        except Exception:  # noqa: BLE001 - the application's objects may raise anything
+            return Reading(response=answer)
 
 
 track_text = _Kind(Kind.CHAT, "Record a function that asks a model for text.")

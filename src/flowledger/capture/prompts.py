@@ -80,8 +80,11 @@ def prompt(name: str, template: str, version: object = None) -> PromptTemplate:
 
 def signature(function: Callable[..., Any]) -> str:
     """A hash that changes with what a function asks: its parameters and the texts in its code."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    texts = list(_texts(code)) if isinstance(code, CodeType) else [repr(type(function))]
+    try:
+        code = getattr(inspect.unwrap(function), "__code__", None)
+    except Exception:  # noqa: BLE001 - the application's objects may raise anything
+        code = None
+    texts = list(_texts(code)) if isinstance(code, CodeType) else [type(function).__qualname__]
     return _hash("\0".join(texts))
 
 

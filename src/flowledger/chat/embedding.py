@@ -29,7 +29,8 @@ def embedded(texts: Sequence[str], settings: Settings) -> list[bytes]:
             answer = create(model=provider.model, input=batch)
             vectors += [_unit(item.embedding) for item in _in_order(answer)]
         except Exception as exc:
-            raise translated(exc, provider) from exc
+            # What the endpoint said may quote the key, and this is recorded with its causes.
+            raise translated(exc, provider) from None
     return vectors
 
 
