@@ -228,3 +228,11 @@ def test_bits_find_nearly_all_of_the_nearest_vectors() -> None:
 def test_documents_are_put_together_into_batches() -> None:
     documents = [document(str(n), *(["x"] * 3)) for n in range(5)]
     assert [2, 2, 1] == [len(batch) for batch in batches(iter(documents), 6)]
+
+
+def test_passages_with_two_of_the_words_come_before_those_with_one(library: Library) -> None:
+    one = [f"goods number{n} of many, all of them alike in what they are" for n in range(5)]
+    library.add([document("a.md", *one, RETURN)])
+    assert [RETURN] == texts_of(library, library.by_words(["goods", "days"], 1))
+    assert 6 == len(library.by_words(["goods", "days"], 10))
+    assert 6 == len(library.by_words(["goods", "days", "thirty", "returned", "unheard"], 6))

@@ -28,7 +28,7 @@ def embedded(texts: Sequence[str], settings: Settings) -> list[bytes]:
         try:
             answer = create(model=provider.model, input=batch)
             vectors += [_unit(item.embedding) for item in _in_order(answer)]
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - a client may raise anything
             # What the endpoint said may quote the key, and this is recorded with its causes.
             raise translated(exc, provider) from None
     return vectors

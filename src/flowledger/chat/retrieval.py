@@ -17,7 +17,7 @@ __all__ = ["as_document", "evidence", "is_empty", "look_up", "words_of"]
 MOST_WORDS = 32
 # How many of each list are ranked together, and how much the first places count.
 # Source: Cormack, Clarke, Büttcher, "Reciprocal rank fusion", SIGIR 2009.
-DEPTH = 50
+DEPTH = 100
 RANK_CONSTANT = 60
 HALF = 0.5
 NEAR = 0.5
@@ -52,10 +52,11 @@ def look_up(query: str, limit: int) -> list[Source]:
     """
     settings = recorder.settings()
     library = opened()
-    rankings = [library.by_words(words_of(query), DEPTH)]
+    depth = DEPTH if settings.embedding_model else limit
+    rankings = [library.by_words(words_of(query), depth)]
     near: dict[int, float] = {}
     if settings.embedding_model:
-        near = dict(library.by_vector(embedded([query], settings)[0], DEPTH))
+        near = dict(library.by_vector(embedded([query], settings)[0], depth))
         rankings.append(list(near.items()))
     return _sources(library, _best(rankings)[:limit], near)
 
