@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteLibrary"]
 
-COMPARED_EXACTLY = 400
+COMPARED_EXACTLY = 200
 BUSY_SECONDS = 30
+MAPPED_BYTES = 4 << 30
 TABLES = """
 CREATE TABLE IF NOT EXISTS documents (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -224,6 +225,7 @@ class SqliteLibrary:
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")  # vectors are read here and there
         with self._lock:
             self._connections.append(connection)
         self._local.connection = connection
