@@ -224,7 +224,19 @@ def test_anthropics_faults_are_raised_and_recorded(
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
         with pytest.raises(error):
             ask("Hi", model=model, stream=True)
-    assert [False] == [call.outcome.success for call in calls]
+    assert not calls[-1].outcome.success
+
+
+def test_an_answer_without_a_message_is_an_error_and_recorded_as_one(
+    ask: Callable[..., Any], calls: list[Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with anthropic_server() as (url, _):
+        monkeypatch.setenv("ODD_BASE_URL", url)
+        with pytest.raises(ProviderError, match="holds no message"):
+            ask("Hi", model="odd/claude")
+    assert [("chat.completions", True), ("chat", False)] == [
+        (call.operation, call.outcome.success) for call in calls
+    ]
 
 
 def test_a_key_that_a_server_quotes_is_in_no_record_and_no_dictionary(

@@ -102,9 +102,10 @@ class Runner:
         provider = find(step.model, self._settings)
         ask = self.asking(provider, step, provider.client(), stream=False)
         try:
-            return priced(provider.speaks.read(ask()), provider)
+            answer = ask()
         except Exception as exc:
             raise translated(exc, provider) from exc
+        return self.read(partial(provider.speaks.read, answer), provider)
 
     async def acomplete(self, step: Complete) -> Reply:
         """Ask a model once, without blocking the event loop.
@@ -115,9 +116,10 @@ class Runner:
         provider = find(step.model, self._settings)
         ask = self.asking(provider, step, provider.async_client(), stream=False)
         try:
-            return priced(provider.speaks.read(await ask()), provider)
+            answer = await ask()
         except Exception as exc:
             raise translated(exc, provider) from exc
+        return self.read(partial(provider.speaks.read, answer), provider)
 
     def _streamed(self, step: Complete) -> Generator[str, None, Reply]:
         opened = _Opened(self, self._talk, find(step.model, self._settings), step)
@@ -132,6 +134,18 @@ class Runner:
         self._talk.hides.append(provider.hidden)
         speaks = provider.speaks
         return partial(speaks.create(client), **speaks.arguments(provider.model, step, stream))
+
+    def read(self, read: Callable[[], Reply], provider: Provider) -> Reply:
+        """What an answer says.
+
+        Where it says nothing or has no end, its client saw nothing wrong: then the chat is recorded
+        as failed by itself.
+        """
+        try:
+            return priced(read(), provider)
+        except Exception as exc:
+            self._talk.sent = False
+            raise translated(exc, provider) from exc
 
 
 class _Opened:
@@ -176,4 +190,4 @@ class _Opened:
         return piece
 
     def reply(self) -> Reply:
-        return priced(self._gathering.reply(), self._provider)
+        return self._runner.read(self._gathering.reply, self._provider)
