@@ -18,6 +18,7 @@ SUBJECTS = {
     "import": "bench.imports",
     "memory": "bench.memory",
     "visible": "bench.visible",
+    "retrieval": "bench.retrieval",
 }
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 
 from flowledger.cli import COMMANDS
-from flowledger.config import Settings
+from flowledger.config import Settings, load
 from flowledger.server.analytics import analytics_router
 from flowledger.testing.llm import StubLLM
 from tests.servers import answers_at, free_port
@@ -107,6 +107,13 @@ def test_every_sql_block_runs_as_printed(place: Path, page: str, query: str) -> 
     with engine.connect() as connection:
         assert [] != connection.exec_driver_sql(query).all()
     engine.dispose()
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+def test_every_yaml_block_is_a_file_of_settings(tmp_path: Path, page: str, text: str) -> None:
+    path = tmp_path / "flowledger.yaml"
+    path.write_text(text)
+    assert load({"FLOWLEDGER_CONFIG": str(path)}).enabled
 
 
 def runs(command: str, place: Path) -> None:

@@ -18,6 +18,7 @@ from flowledger.store import open_sink
 from flowledger.store.bulk import BulkSink
 from flowledger.store.rollup import ROLLED_UP, rebuild
 from flowledger.store.schema import migrate, migrations
+from flowledger.store.signatures import MOST_VERSIONS
 from tests.calls import NOW_NS, a_call, any_call
 
 DAY_NS = 86_400 * 10**9
@@ -115,7 +116,8 @@ def test_corrections_and_deletions_keep_the_sums_true(
 
 
 def test_a_call_that_is_removed_is_gone_from_every_table(sink: BulkSink, database_uri: str) -> None:
-    kept, gone = a_call(tags={"team": "a"}), a_call(tags={"team": "b"})
+    prompt = Prompt(name="greeting", version="2")
+    kept, gone = a_call(tags={"team": "a"}), a_call(tags={"team": "b"}, prompt_version=prompt)
     sink.write([encode(kept), encode(gone)])
     sink.remove([gone.id])
     engine = sa.create_engine(database_uri)
@@ -208,3 +210,17 @@ def test_a_percentile_is_within_two_per_cent_of_the_nearest_rank(
 
 def test_the_percentile_of_no_calls_is_unknown() -> None:
     assert latency.percentile([], 50) is None
+
+
+def test_instructions_that_are_others_in_every_call_make_no_groups(
+    sink: BulkSink, database_uri: str
+) -> None:
+    calls = [
+        a_call(prompt=[{"role": "system", "content": f"Document {n}"}])
+        for n in range(MOST_VERSIONS)
+    ]
+    sink.write([encode(call) for call in calls])
+    before = counted(database_uri)
+    sink.write([encode(a_call(prompt=[{"role": "system", "content": f"{n}"}])) for n in range(50)])
+    assert before + 50 == counted(database_uri)
+    assert MOST_VERSIONS + 1 == counted(database_uri, "1")

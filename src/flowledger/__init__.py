@@ -2,6 +2,51 @@
 
 __version__ = "0.1.0"
 
-from flowledger.capture import carry, configure, context, flush, record, track, wrap
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "carry", "configure", "context", "flush", "record", "track", "wrap"]
+from flowledger.capture import (
+    carry,
+    configure,
+    context,
+    flush,
+    prompt,
+    record,
+    track,
+    track_custom,
+    track_image,
+    track_rag,
+    track_text,
+    track_vision,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from flowledger.chat.asking import achat, chat
+
+__all__ = [
+    "__version__",
+    "achat",
+    "carry",
+    "chat",
+    "configure",
+    "context",
+    "flush",
+    "prompt",
+    "record",
+    "track",
+    "track_custom",
+    "track_image",
+    "track_rag",
+    "track_text",
+    "track_vision",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load chat when it is first asked for: an application that only records does not need it."""
+    if name not in ("achat", "chat"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import flowledger.chat as package
+
+    return package if name == "chat" else package.achat

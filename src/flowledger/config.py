@@ -17,7 +17,7 @@ import msgspec
 
 from flowledger.errors import ConfigError
 
-__all__ = ["Destination", "Settings", "load", "switched_on", "without_password"]
+__all__ = ["Destination", "Provider", "Settings", "load", "switched_on", "without_password"]
 
 SWITCHES = (
     "FLOWLEDGER_ENABLED",
@@ -30,10 +30,19 @@ OFF = ("0", "false", "no", "off")
 ALIASES = {"tracking_uri": "MLFLOW_TRACKING_URI"}
 STORE_AS = ("run+trace", "run", "trace", "ledger")
 DURABILITY = ("process", "fsync")
+PROTOCOLS = ("openai", "anthropic")
 COLLECTOR = ("auto", "off")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SCHEMES = ("sqlite", "postgresql", "http", "https", "file", "")
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a provider's models are: its address, the variable with its key, its protocol."""
+
+    base_url: str = ""
+    api_key_env: str = ""
+    protocol: str = "openai"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +68,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         flowledger server; what is left stays in the journal for the next process.
     token: bearer key for a flowledger server.
     log_level: level of the `flowledger` logger; unset leaves logging alone.
+    chat_model: the model of `chat` when none is named.
+    chat_fallbacks: models to ask in turn when that one fails, separated by commas.
+    chat_timeout: seconds one attempt at a provider may take.
+    chat_retries: how often a provider is asked again before it counts as failed.
+    chat_store: database of documents and conversations; default a SQLite file in `home`.
+    embedding_model: model that makes vectors of documents; none means words only.
+    providers: providers by the prefix of their models.
     """
 
     enabled: bool = True
@@ -78,6 +94,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     exit_timeout: float = 2.0
     token: str = ""
     log_level: str = ""
+    chat_model: str = "openai/gpt-4o-mini"
+    chat_fallbacks: str = ""
+    chat_timeout: float = 120.0
+    chat_retries: int = 2
+    chat_store: str = ""
+    embedding_model: str = ""
+    providers: dict[str, Provider] = msgspec.field(default_factory=dict)
 
     @property
     def destination(self) -> "Destination":
@@ -151,6 +174,7 @@ def _load(environ: Mapping[str, str], arguments: dict[str, Any]) -> Settings:
         home=str(Path(settings.home or _state_home(environ)).expanduser().absolute()),
         tracking_uri=_absolute(settings.tracking_uri),
         artifact_root=_absolute_folder(settings.artifact_root or "mlruns"),
+        chat_store=_absolute(settings.chat_store) if settings.chat_store else "",
     )
 
 
@@ -174,7 +198,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         field: environ[name]
         for field in Settings.__struct_fields__
         for name in (f"FLOWLEDGER_{field.upper()}", ALIASES.get(field, ""))
-        if environ.get(name) and field not in ("enabled", "experiments")
+        if environ.get(name) and field not in ("enabled", "experiments", "providers")
     }
     for field, name in ALIASES.items():
         values[field] = environ.get(f"FLOWLEDGER_{field.upper()}") or environ.get(name)
@@ -232,6 +256,11 @@ def _check(settings: Settings) -> None:
     ):
         if not least <= getattr(settings, field) <= most:
             raise ConfigError(f"{field} must be from {least} to {most} bytes")
+    if settings.chat_timeout <= 0 or settings.chat_retries < 0:
+        raise ConfigError("chat_timeout must be more than 0, and chat_retries 0 or more")
+    for prefix, provider in settings.providers.items():
+        if provider.protocol not in PROTOCOLS:
+            raise ConfigError(f"providers.{prefix}.protocol: use one of {', '.join(PROTOCOLS)}")
     try:
         scheme = urlsplit(settings.tracking_uri).scheme.partition("+")[0]
     except ValueError as exc:

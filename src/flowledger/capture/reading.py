@@ -14,16 +14,23 @@ from flowledger.records import ToolCall, Usage
 __all__ = ["Reading", "field", "read_answer", "read_reply", "read_usage"]
 
 PART_TEXT = ("text", "refusal")
+INPUT_TOKENS = ("prompt_tokens", "input_tokens")
+OUTPUT_TOKENS = ("completion_tokens", "output_tokens")
 TOOL_CALLS = ("function_call", "custom_tool_call")
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer says: `response` is its text, or the whole answer where it is no text."""
+    """What an answer says: `response` is its text, or the whole answer where it is no text.
+
+    `cost_usd` and `metrics` are what the answer itself says of the call.
+    """
 
     response: Any = None
     model: str | None = None
     usage: Usage | None = None
     tool_calls: list[ToolCall] = msgspec.field(default_factory=list)
+    cost_usd: float | None = None
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 def field(value: Any, *names: str) -> Any:
@@ -77,8 +84,8 @@ def read_usage(usage: Any) -> Usage | None:
     given = field(usage, "prompt_tokens_details", "input_tokens_details", "input_token_details")
     made = field(usage, "completion_tokens_details", "output_tokens_details")
     read = Usage(
-        input_tokens=_count(field(usage, "prompt_tokens", "input_tokens")),
-        output_tokens=_count(field(usage, "completion_tokens", "output_tokens")),
+        input_tokens=_count(field(usage, *INPUT_TOKENS)),
+        output_tokens=_count(field(usage, *OUTPUT_TOKENS)),
         cached_input_tokens=_count(field(given, "cached_tokens")) if given else None,
         cache_write_tokens=_count(field(given, "cache_write_tokens")) if given else None,
         input_audio_tokens=_count(field(given, "audio_tokens")) if given else None,

@@ -38,6 +38,7 @@ __all__ = [
     "finish",
     "first_token",
     "flush",
+    "settings",
     "use",
 ]
 
@@ -199,7 +200,7 @@ class _Process:
     """This process's recorder, journal and shipping, made at the first call."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
-        self._arguments = arguments
+        self.arguments = arguments
         self._lock = threading.RLock()
         self._making = False
         self._made = False
@@ -220,7 +221,7 @@ class _Process:
 
     def _make(self) -> None:
         try:
-            settings = config.load(**self._arguments)
+            settings = config.load(**self.arguments)
             if settings.enabled:
                 self._start(settings)
         except ConfigError as exc:
@@ -298,6 +299,16 @@ def use(recorder: Recorder | None) -> Recorder | None:
     return before
 
 
+def settings() -> Settings:
+    """The settings in force, whether calls are recorded or not.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    recorder = active()
+    return config.load(**_process.arguments) if recorder is None else recorder.settings
+
+
 def configure(**settings: Any) -> None:
     """Set what the environment does not, before the first call or at any time after.
 
@@ -327,7 +338,7 @@ def flush(timeout: float = 10.0) -> bool:
 
 def _after_fork() -> None:
     global _process
-    before, _process = _process, _Process(_process._arguments)
+    before, _process = _process, _Process(_process.arguments)
     before.forget()
 
 

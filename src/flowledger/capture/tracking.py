@@ -3,15 +3,16 @@
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from flowledger import config
 from flowledger.capture import recorder
 from flowledger.capture.context import Context, Pending, carried
-from flowledger.capture.reading import read_answer
-from flowledger.records import Kind
+from flowledger.capture.prompts import signature
+from flowledger.capture.reading import Reading, read_answer
+from flowledger.records import NO_PROMPT, Kind, Prompt
 
-__all__ = ["track"]
+__all__ = ["Reader", "inside", "track", "tracking"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,6 +80,49 @@ def track(
                 content=content,
             ),
         )
+    return tracking(
+        function,
+        PLAINLY,
+        feature=feature,
+        operation=operation,
+        kind=kind,
+        provider=provider,
+        model=model,
+        experiment=experiment,
+        params=params,
+        tags=tags,
+        content=content,
+    )
+
+
+class Reader(NamedTuple):
+    """How what a function was asked and answers is read.
+
+    `asked` makes fields of `Call` of the arguments by name, defaults included.
+    """
+
+    asked: Callable[[Mapping[str, Any]], dict[str, Any]] | None
+    answered: Callable[[Any], Reading]
+
+
+PLAINLY = Reader(None, read_answer)
+
+
+def tracking(
+    function: Callable[..., Any],
+    reader: Reader,
+    *,
+    feature: str | None = None,
+    operation: str | None = None,
+    kind: str = Kind.CUSTOM,
+    provider: str | None = None,
+    model: str | None = None,
+    experiment: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    content: bool = True,
+) -> Callable[..., Any]:
+    """The function, recorded as `track` says, its arguments and answers read by this reader."""
     if not config.switched_on():
         return function
     fields = {
@@ -92,22 +136,32 @@ def track(
         "params": dict(params or {}),
         "tags": dict(tags or {}),
     }
-    return _wrapped(function, _Tracked(fields, _parameter_names(function), content))
+    return _wrapped(function, _Tracked(function, fields, reader, content))
 
 
 class _Tracked:
     """How one function is recorded: what is the same for all its calls."""
 
-    def __init__(self, fields: dict[str, Any], names: tuple[str, ...], content: bool) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        fields: dict[str, Any],
+        reader: Reader,
+        content: bool,
+    ) -> None:
         self._fields = fields
-        self._names = names
+        self._names = _parameter_names(function)
+        self._defaults = _defaults(function) if reader.asked else {}
+        self._reader = reader
         self._content = content
+        self._version = Prompt(hash=signature(function))
+        self._version_field = {"prompt_version": self._version}
         inherited = {name: fields[name] for name in ("feature", "experiment")}
         self._inherited = {name: value for name, value in inherited.items() if value is not None}
 
     def under(self, pending: Pending) -> "_Under":
         """While the function's own code runs, calls made there belong to this one."""
-        return _Under(pending, self._inherited)
+        return _Under(pending, self._inherited, self._version)
 
     def failed(self, pending: Pending, error: BaseException, asked: Any) -> None:
         """The function raised."""
@@ -123,20 +177,27 @@ class _Tracked:
         self._finish(pending, asked, lambda: self._read(pending, answer) | note)
 
     def _read(self, pending: Pending, answer: Any) -> dict[str, Any]:
-        reading = read_answer(answer)
-        fields: dict[str, Any] = {"tool_calls": reading.tool_calls}
+        reading = self._reader.answered(answer)
+        fields: dict[str, Any] = {"tool_calls": reading.tool_calls, "metrics": reading.metrics}
         if not pending.counted:
-            fields |= {"usage": reading.usage, "model": reading.model}
+            fields |= {"usage": reading.usage, "model": reading.model, "cost_usd": reading.cost_usd}
         if self._content:
             fields["response"] = reading.response
         return fields
 
     def _finish(self, pending: Pending, asked: Any, read: Callable[[], dict[str, Any]]) -> None:
         def fields() -> dict[str, Any]:
-            prompt = {"prompt": self._named(*asked)} if self._content else {}
-            return {**self._fields, **prompt, **read()}
+            named = self._named(*asked)
+            prompt = {"prompt": named} if self._content else {}
+            return {**self._fields, **self._told(named), **prompt, **read()}
 
         recorder.finish(pending, fields)
+
+    def _told(self, named: Mapping[str, Any]) -> dict[str, Any]:
+        """What the arguments tell of the call, and the function's own version of its prompt."""
+        version = {} if _is_named(carried.get().prompt_version) else self._version_field
+        told = self._reader.asked({**self._defaults, **named}) if self._reader.asked else {}
+        return {**version, **told}
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by name; the object a method is called on is no part of what was asked."""
@@ -148,22 +209,29 @@ class _Tracked:
         return {**named, **kwargs}
 
 
+def inside(pending: Pending) -> "_Under":
+    """While this is entered, calls made here belong to the pending one."""
+    return _Under(pending, {}, NO_PROMPT)
+
+
 class _Under:
     """Makes a pending call the parent of calls made inside it, which inherit its feature."""
 
-    __slots__ = ("_inherited", "_pending", "_token")
+    __slots__ = ("_inherited", "_pending", "_token", "_version")
 
-    def __init__(self, pending: Pending, inherited: dict[str, str]) -> None:
+    def __init__(self, pending: Pending, inherited: dict[str, str], version: Prompt) -> None:
         self._pending = pending
         self._inherited = inherited
+        self._version = version
 
     def __enter__(self) -> None:
         outer = carried.get()
+        named = _is_named(outer.prompt_version)
         inside = Context(
             actor=outer.actor,
             feature=self._inherited.get("feature", outer.feature),
             experiment=self._inherited.get("experiment", outer.experiment),
-            prompt_version=outer.prompt_version,
+            prompt_version=outer.prompt_version if named else self._version,
             tags=outer.tags,
             parent=self._pending,
         )
@@ -317,6 +385,19 @@ def _parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
         return ()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(parameter.name for parameter in parameters if parameter.kind in positional)
+
+
+def _is_named(prompt: Prompt) -> bool:
+    """Whether somebody said which prompt this is; a function's signature only guesses."""
+    return prompt.name is not None or prompt.version is not None
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def _qualified_name(function: Callable[..., Any]) -> str:

@@ -18,6 +18,7 @@ __all__ = ["main"]
 COMMANDS = {
     "collect": "Ship what waits in journals to the store.",
     "demo": "See it work: a small application, its calls, and what the ledger says.",
+    "docs": "Add, list, search and remove the documents that chat answers from.",
     "doctor": "Say what is configured, what waits, what was rejected, and what to do.",
     "keys": "Make, list and revoke keys for sending calls to a server.",
     "recent": "List the latest calls.",

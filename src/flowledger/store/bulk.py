@@ -20,6 +20,7 @@ from flowledger.store.entries import Entry, entry
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
+from flowledger.store.signatures import FewVersions
 from flowledger.store.writers import Writer, check_answers, open_writer
 
 # Read when MLflow is imported: no telemetry from a collector, no job workers.
@@ -95,6 +96,7 @@ class BulkSink:
         self._outage: _Errors = (sa.exc.SQLAlchemyError, dbapi.Error, OSError)
         self._store_as = store_as
         self._experiments: dict[str, Experiment] = {}
+        self._versions = FewVersions()
         self._stored = 0
         self._analyze_at = FIRST_ANALYZE
 
@@ -103,7 +105,7 @@ class BulkSink:
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
         """Store a batch in one transaction; calls that are there already stay as they are."""
         refusals: list[Refusal] = []
-        batch = _Batch(payloads, refusals)
+        batch = _Batch(payloads, refusals, self._versions)
         with self._told():
             self._find_experiments({e.experiment for _, e in batch.entries})
             refused = self._write(batch.entries, batch.producers, batch.gaps)
@@ -252,7 +254,10 @@ class _NotKept(Exception):
 class _Batch:
     """A batch taken apart by kind; what cannot be stored is refused here."""
 
-    def __init__(self, payloads: Sequence[bytes], refusals: list[Refusal]) -> None:
+    def __init__(
+        self, payloads: Sequence[bytes], refusals: list[Refusal], versions: FewVersions
+    ) -> None:
+        self._versions = versions
         self.entries: list[tuple[int, Entry]] = []
         self.producers: list[tuple[Any, ...]] = []
         self.gaps: list[tuple[Any, ...]] = []
@@ -272,7 +277,7 @@ class _Batch:
         if isinstance(record, Call):
             if record.id not in self._seen:
                 self._seen.add(record.id)
-                self.entries.append((index, entry(record)))
+                self.entries.append((index, entry(record, versions=self._versions)))
         elif isinstance(record, Producer):
             self.producers.append(producer_row(record))
         elif isinstance(record, Gap):

@@ -20,6 +20,7 @@ OF_A_RUN = {
     "llm_calls": "id",
 }
 OF_A_TRACE = {
+    "entity_associations": "source_id",
     "spans": "trace_id",
     "trace_tags": "request_id",
     "trace_request_metadata": "request_id",

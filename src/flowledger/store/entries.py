@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flowledger import pricing, tokens
-from flowledger.records import Call, Cost, Kind, Usage
+from flowledger.records import Call, Cost, Kind, Prompt, Usage
+from flowledger.store.signatures import FewVersions, versioned
 
 __all__ = ["Entry", "Trace", "entry", "json_text", "user_of"]
 
@@ -53,7 +54,10 @@ _odd_key = re.compile(r"[^/\w.\- :]")
 
 
 class Trace(NamedTuple):
-    """One trace with its root span; attributes are JSON texts, as MLflow keeps them."""
+    """One trace with its root span; attributes are JSON texts, as MLflow keeps them.
+
+    `prompt` is the version in MLflow's prompt registry that the trace is linked to.
+    """
 
     name: str
     span_type: str
@@ -61,6 +65,7 @@ class Trace(NamedTuple):
     response_preview: str | None
     attributes: dict[str, str]
     tags: list[tuple[str, str]]
+    prompt: Prompt | None
 
 
 class Entry(NamedTuple):
@@ -79,16 +84,17 @@ class Entry(NamedTuple):
     notes: list[str]
 
 
-def entry(call: Call, now_ns: int | None = None) -> Entry:
+def entry(call: Call, now_ns: int | None = None, versions: FewVersions | None = None) -> Entry:
     """What a call becomes, with its tokens counted where none were given, and its price.
 
     Args:
         call: as it was recorded.
         now_ns: the store's clock, Unix nanoseconds.
+        versions: hashes of prompts that count as versions; all do without.
     """
     notes = list(call.notes)
     start_ns = _believable(call.start_ns, now_ns or time.time_ns(), notes)
-    call = tokens.complete(_believable_usage(call, notes))
+    call = versioned(tokens.complete(_believable_usage(call, notes)), versions)
     cost = pricing.price(call)
     name = _text(call.operation or call.function or call.kind, MAX_NAME, notes)
     return Entry(
@@ -299,8 +305,24 @@ def _trace(call: Call, cost: Cost | None, name: str, start_ns: int) -> Trace:
         request_preview=_preview(texts.get("mlflow.spanInputs"), _last_user_text(inputs)),
         response_preview=_preview(texts.get("mlflow.spanOutputs"), _answer_text(outputs)),
         attributes={**attributes, **texts},
-        tags=[("feature", _text(call.feature, MAX_TAG))] if call.feature else [],
+        tags=_trace_tags(call),
+        prompt=_linked(call.prompt_version),
     )
+
+
+def _trace_tags(call: Call) -> list[tuple[str, str]]:
+    tags = [("feature", _text(call.feature, MAX_TAG))] if call.feature else []
+    prompt = _linked(call.prompt_version)
+    if prompt is None:
+        return tags
+    linked = [{"name": prompt.name, "version": prompt.version}]
+    return [*tags, ("mlflow.linkedPrompts", _text(json_text(linked), MAX_TAG))]
+
+
+def _linked(prompt: Prompt) -> Prompt | None:
+    """The prompt where its version is one of MLflow's registry, which counts from 1."""
+    version = prompt.version or ""
+    return prompt if prompt.name and version.isascii() and version.isdecimal() else None
 
 
 def _span_type(call: Call) -> str:

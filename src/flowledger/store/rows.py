@@ -75,6 +75,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "model_name",
         "model_provider",
     ),
+    "entity_associations": (
+        "association_id",
+        "source_type",
+        "source_id",
+        "destination_type",
+        "destination_id",
+        "created_time",
+    ),
     LEDGER: (
         "id",
         "producer_id",
@@ -129,6 +137,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 MAX_KEY_TEXT = 250
 MODEL_DIMENSION = 500
+ASSOCIATED = 36
 TRACE_SCHEMA_VERSION = "3"
 
 
@@ -261,6 +270,16 @@ def _add_trace(rows: Rows, entry: Entry, experiment: Experiment, linked: bool) -
     rows.add("trace_tags", *((key, value, trace_id) for key, value in tags))
     rows.add("trace_request_metadata", *_trace_metadata(entry, trace_id, linked))
     rows.add("spans", _span_row(entry, experiment, trace_id, costs))
+    rows.add("entity_associations", *_prompt_rows(entry, trace_id))
+
+
+def _prompt_rows(entry: Entry, trace_id: str) -> list[tuple[Any, ...]]:
+    """What MLflow's search for the traces of a prompt version looks in."""
+    prompt = entry.trace.prompt
+    version = "" if prompt is None else f"{prompt.name}/{prompt.version}"
+    if not 0 < len(version) <= ASSOCIATED:
+        return []
+    return [(entry.call.id, "trace", trace_id, "prompt_version", version, entry.end_ns // 10**6)]
 
 
 def _trace_metadata(entry: Entry, trace_id: str, linked: bool) -> list[tuple[str, str, str]]:
