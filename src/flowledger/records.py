@@ -5,6 +5,7 @@ default are left out. Fields that this version does not know are kept in `unknow
 by `encode`, so a newer application may ship through an older collector.
 """
 
+import hashlib
 import os
 import random
 import time
@@ -35,6 +36,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_fields",
+    "fixed_id",
     "new_id",
     "to_json",
 ]
@@ -270,8 +272,22 @@ def new_id() -> str:
 
     Source: RFC 9562, section 5.7.
     """
-    milliseconds = time.time_ns() // 1_000_000
-    return f"{milliseconds << 80 | _VERSION_7 | (_random_bits(76) & _RANDOM):032x}"
+    return _id(time.time_ns(), _random_bits(76))
+
+
+def fixed_id(key: str, start_ns: int) -> str:
+    """An id that is the same for the same key and start, in whichever process it is made.
+
+    Args:
+        key: names what it is the id of, such as a provider's own id.
+        start_ns: Unix time in nanoseconds.
+    """
+    digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=10).digest()
+    return _id(start_ns, int.from_bytes(digest, "big"))
+
+
+def _id(start_ns: int, bits: int) -> str:
+    return f"{start_ns // 1_000_000 << 80 | _VERSION_7 | (bits & _RANDOM):032x}"
 
 
 # The four bits of the version, the two of the variant, and where the random bits go.

@@ -1,4 +1,4 @@
-"""Streams and raw responses of the `openai` client, watched while the caller reads them.
+"""Streams and raw responses of a provider's client, watched while the caller reads them.
 
 The object the caller gets is the client's own. Only its inner iterator is replaced, by one that
 hands on the same chunks in the same order, and `close` is listened to.
@@ -12,15 +12,22 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-import openai
-
 from flowledger.capture import recorder
-from flowledger.integrations.openai_call import Recording, never_raises
-from flowledger.integrations.openai_parts import Parts
+from flowledger.integrations.sdk_call import Recording, never_raises
+from flowledger.integrations.sdk_parts import Parts
 
-__all__ = ["follow_stream", "follow_unread"]
+__all__ = ["follow_stream", "follow_unread", "is_stream"]
 
 LEAVING = (asyncio.CancelledError, GeneratorExit)
+
+
+def is_stream(value: Any) -> bool:
+    """Whether it is a client's `Stream` or `AsyncStream`, of whichever package."""
+    return hasattr(value, "_iterator") and hasattr(value, "response")
+
+
+def _is_asynchronous(stream: Any) -> bool:
+    return hasattr(type(stream), "__anext__")
 
 
 @never_raises
@@ -28,12 +35,12 @@ def follow_stream(stream: Any, call: Recording, hides_usage: bool) -> None:
     """Record the call when the stream ends, breaks, is closed or forgotten.
 
     Args:
-        stream: an `openai.Stream` or `openai.AsyncStream` of which nothing was read yet.
+        stream: a client's stream of which nothing was read yet.
         call: what to record.
         hides_usage: the caller did not ask for the usage that the stream will report.
     """
     watch = _Watch(call, call.endpoint.parts(), hides_usage)
-    chunks = _AsyncChunks if isinstance(stream, openai.AsyncStream) else _Chunks
+    chunks = _AsyncChunks if _is_asynchronous(stream) else _Chunks
     stream._iterator = chunks(stream._iterator, watch)
     watch.listen(stream)
 
@@ -49,7 +56,7 @@ def follow_unread(answer: Any, call: Recording) -> None:
     finalizer = weakref.finalize(answer, call.taken_raw, answer.http_response)
 
     def parsed(value: Any) -> None:
-        if isinstance(value, openai.Stream | openai.AsyncStream) and finalizer.detach():
+        if is_stream(value) and finalizer.detach():
             vars(answer).pop("parse")
             follow_stream(value, call, hides_usage=False)
 
@@ -93,7 +100,7 @@ class _Watch:
         The client's helpers close the HTTP response, and never the stream.
         """
         held = vars(stream.response)
-        name = "aclose" if isinstance(stream, openai.AsyncStream) else "close"
+        name = "aclose" if _is_asynchronous(stream) else "close"
         held[name] = _then(getattr(stream.response, name), self._closed)
         finalizer = weakref.finalize(stream, self.left)
         self._forget = lambda: (finalizer.detach(), held.pop(name, None))
