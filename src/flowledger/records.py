@@ -76,19 +76,23 @@ class Actor(_Struct, frozen=True):
 class Usage(_Struct, frozen=True):
     """What a call consumed, in the provider's own numbers where it gave them.
 
-    `input_tokens` includes `cached_input_tokens`, `cache_write_tokens` and `input_audio_tokens`;
-    `output_tokens` includes `reasoning_tokens` and `output_audio_tokens`, as OpenAI counts.
-    `seconds` is audio length. `source` says where the numbers come from: `reported` by the
-    provider, `counted` with the model's own tokenizer, or `estimated` with another one.
+    `input_tokens` includes `cached_input_tokens`, `cache_write_tokens`, `input_audio_tokens` and
+    `input_image_tokens`; `cache_write_tokens` includes `cache_write_1h_tokens`, those kept for an
+    hour rather than minutes. `output_tokens` includes `reasoning_tokens` and
+    `output_audio_tokens`, as OpenAI counts. `seconds` is audio length. `source` says where the
+    numbers come from: `reported` by the provider, `counted` with the model's own tokenizer, or
+    `estimated` with another one.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
     input_audio_tokens: int | None = None
     output_audio_tokens: int | None = None
+    input_image_tokens: int | None = None
     images: int | None = None
     seconds: float | None = None
     source: str = "reported"

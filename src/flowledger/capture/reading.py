@@ -91,6 +91,7 @@ def read_usage(usage: Any) -> Usage | None:
         cached_input_tokens=_count(field(given, "cached_tokens")) if given else None,
         cache_write_tokens=_count(field(given, "cache_write_tokens")) if given else None,
         input_audio_tokens=_count(field(given, "audio_tokens")) if given else None,
+        input_image_tokens=_count(field(given, "image_tokens")) if given else None,
         reasoning_tokens=_count(field(made, "reasoning_tokens")) if made else None,
         output_audio_tokens=_count(field(made, "audio_tokens")) if made else None,
     )

@@ -16,18 +16,27 @@ def _openai(client: Any) -> bool:
     return wrap_openai(client)
 
 
-WRAPPERS: list[tuple[str, Callable[[Any], bool]]] = [("openai", _openai)]
+def _anthropic(client: Any) -> bool:
+    from flowledger.integrations.anthropic import wrap_anthropic
+
+    return wrap_anthropic(client)
+
+
+WRAPPERS: list[tuple[str, Callable[[Any], bool]]] = [
+    ("openai", _openai),
+    ("anthropic", _anthropic),
+]
 
 
 def wrap(client: C) -> C:
     """Record every call that this client makes from now on; the client itself comes back.
 
     Types, exceptions and streamed chunks stay as they were. Clients of `openai` (also Azure's and
-    those of compatible servers), synchronous or not, are known; any other client is returned as it
-    is, with a warning.
+    those of compatible servers) and of `anthropic` (also Bedrock's and Vertex's), synchronous or
+    not, are known; any other client is returned as it is, with a warning.
 
     Args:
-        client: `openai.OpenAI` or `openai.AsyncOpenAI`, or a subclass.
+        client: `openai.OpenAI`, `anthropic.Anthropic`, or their asynchronous or derived clients.
     """
     if not config.switched_on():
         return client

@@ -15,6 +15,7 @@ import msgspec
 
 from flowledger.capture import recorder
 from flowledger.capture.context import Context, Pending, carried
+from flowledger.capture.reading import field
 from flowledger.integrations.sdk_endpoints import Body, Endpoint, Fields, asked
 from flowledger.records import Outcome, fixed_id
 
@@ -133,8 +134,7 @@ def _body_of(sent: _Sent | None, custom_id: str) -> Body | None:
 
 def _made(result: Result) -> float | None:
     """When the answer says that it was made; some are not dated."""
-    answer = result.answer if isinstance(result.answer, dict) else {}
-    made = answer.get("created") or answer.get("created_at")
+    made = field(result.answer, "created", "created_at")
     return made if isinstance(made, int | float) else None
 
 
