@@ -28,8 +28,9 @@ class ChoiceParts:
         choices = chunk.choices or ()
         self._model = chunk.model or self._model
         self._id = chunk.id or self._id
-        if chunk.usage is not None:
-            self._usage = chunk.usage
+        usage = field(chunk, "usage")
+        if usage is not None:
+            self._usage = usage
             self.complete = not choices
         new = [self._choice(choice) for choice in choices]
         return True in new
@@ -52,10 +53,10 @@ class ChoiceParts:
 
     def _content(self, index: int, choice: Any) -> bool:
         delta = choice.delta
-        text = delta and (delta.content or delta.refusal)
+        text = field(delta, "content") or field(delta, "refusal")
         if text:
             self._kept.add(index, text)
-        tools = (delta and delta.tool_calls) or ()
+        tools = field(delta, "tool_calls") or ()
         for tool in tools:
             self._tool((index, tool.index or 0), tool)
         return bool(text or tools)

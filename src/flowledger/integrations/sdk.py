@@ -21,7 +21,7 @@ from flowledger.integrations.sdk_call import Recording, never_raises
 from flowledger.integrations.sdk_endpoints import Endpoint
 from flowledger.integrations.sdk_stream import follow_stream, follow_unread, is_stream
 
-__all__ = ["Sdk", "install", "is_local"]
+__all__ = ["Sdk", "caller", "install", "is_local"]
 
 RAW_RESPONSE = "X-Stainless-Raw-Response"
 REFUSED = (400, 422)
@@ -168,7 +168,7 @@ class _Seam:
         asks = endpoint.asks_usage and streamed and not raw
         about = {
             "provider": self._sdk.provider(self._client),
-            "function": _caller(self._sdk.package),
+            "function": caller(self._sdk.package),
         }
         return _Attempt(
             call=Recording(endpoint, body, about, self._secrets),
@@ -247,8 +247,8 @@ def _refuses_usage(error: BaseException) -> bool:
     return any(word in told for word in USAGE_WORDS)
 
 
-def _caller(sdk: str) -> str | None:
-    """The function outside the client's package that made this call; None for a task of its own."""
+def caller(sdk: str) -> str | None:
+    """The function outside a client's package that made this call; None for a task of its own."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")

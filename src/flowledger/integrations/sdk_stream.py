@@ -16,7 +16,7 @@ from flowledger.capture import recorder
 from flowledger.integrations.sdk_call import Recording, never_raises
 from flowledger.integrations.sdk_parts import Parts
 
-__all__ = ["follow_stream", "follow_unread", "is_stream"]
+__all__ = ["Watch", "follow_stream", "follow_unread", "is_stream"]
 
 LEAVING = (asyncio.CancelledError, GeneratorExit)
 
@@ -39,7 +39,7 @@ def follow_stream(stream: Any, call: Recording, hides_usage: bool) -> None:
         call: what to record.
         hides_usage: the caller did not ask for the usage that the stream will report.
     """
-    watch = _Watch(call, call.endpoint.parts(), hides_usage)
+    watch = Watch(call, call.endpoint.parts(), hides_usage)
     chunks = _AsyncChunks if _is_asynchronous(stream) else _Chunks
     stream._iterator = chunks(stream._iterator, watch)
     watch.listen(stream)
@@ -83,7 +83,7 @@ def _then(function: Callable[..., Any], after: Callable[[Any], object]) -> Calla
     return functools.wraps(function)(chosen)
 
 
-class _Watch:
+class Watch:
     """What is known of one stream: what came, and whether its reader is at work right now."""
 
     def __init__(self, call: Recording, parts: Parts, hides_usage: bool) -> None:
@@ -102,8 +102,13 @@ class _Watch:
         held = vars(stream.response)
         name = "aclose" if _is_asynchronous(stream) else "close"
         held[name] = _then(getattr(stream.response, name), self._closed)
-        finalizer = weakref.finalize(stream, self.left)
-        self._forget = lambda: (finalizer.detach(), held.pop(name, None))
+        forget = self.until_forgotten(stream)
+        self._forget = lambda: (forget(), held.pop(name, None))
+
+    def until_forgotten(self, stream: Any) -> Callable[[], object]:
+        """Notice when the caller forgets the stream; returns how to stop that."""
+        self._forget = weakref.finalize(stream, self.left).detach
+        return self._forget
 
     def shows(self, chunk: Any) -> bool:
         """Take in a chunk; whether the caller would have got it without us."""
@@ -152,7 +157,7 @@ def _is_ours(chunk: Any) -> bool:
 class _Chunks:
     """Stands in for the iterator inside a `Stream`."""
 
-    def __init__(self, chunks: Iterator[Any], watch: _Watch) -> None:
+    def __init__(self, chunks: Iterator[Any], watch: Watch) -> None:
         self._chunks = chunks
         self._watch = watch
 
@@ -180,7 +185,7 @@ class _Chunks:
 class _AsyncChunks:
     """Stands in for the iterator inside an `AsyncStream`."""
 
-    def __init__(self, chunks: AsyncIterator[Any], watch: _Watch) -> None:
+    def __init__(self, chunks: AsyncIterator[Any], watch: Watch) -> None:
         self._chunks = chunks
         self._watch = watch
 
