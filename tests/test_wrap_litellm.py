@@ -5,6 +5,7 @@ import gc
 import importlib
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,12 @@ NAMES = [name for plain in ours.FUNCTIONS for name in (plain, f"a{plain}")]
 def stub() -> Iterator[StubLLM]:
     with StubLLM() as server:
         yield server
+    # LiteLLM keeps clients open; not every test may stumble over their sockets.
+    module = importlib.import_module("litellm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module.in_memory_llm_clients_cache.flush_cache()
+        gc.collect()
 
 
 @pytest.fixture

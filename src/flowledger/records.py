@@ -131,7 +131,11 @@ class Prompt(_Struct, frozen=True):
 
 
 class ToolCall(_Struct, frozen=True):
-    """A function the model asked for; `arguments` and `result` are as they were sent, as text."""
+    """A function the model called; `arguments` and `result` are as they were sent, as text.
+
+    One without a result is what the answer asks for. One with a result ran before the call, whose
+    prompt told the model what came of it.
+    """
 
     name: str
     id: str | None = None
