@@ -26,14 +26,17 @@ class ChoiceParts:
 
     def saw(self, chunk: Any) -> bool:
         choices = chunk.choices or ()
-        self._model = chunk.model or self._model
-        self._id = chunk.id or self._id
-        usage = field(chunk, "usage")
+        # LiteLLM's chunks have some attributes only where there is something in them.
+        usage = getattr(chunk, "usage", None)
         if usage is not None:
             self._usage = usage
             self.complete = not choices
-        new = [self._choice(choice) for choice in choices]
-        return True in new
+        if not self._model:
+            self._id, self._model = chunk.id, chunk.model
+        new = False
+        for choice in choices:
+            new = self._choice(choice) or new
+        return new
 
     def answer(self) -> Any:
         choices = [self._whole(index) for index in sorted(self._reasons)] or [{"message": {}}]
@@ -45,18 +48,21 @@ class ChoiceParts:
         }
 
     def _choice(self, choice: Any) -> bool:
-        index = choice.index or 0
-        if len(self._reasons) < MAX_PIECES or index in self._reasons:
-            self._reasons[index] = choice.finish_reason or self._reasons.get(index)
-            return self._content(index, choice)
-        return False
+        index, reasons = choice.index or 0, self._reasons
+        if index not in reasons:
+            if len(reasons) == MAX_PIECES:
+                return False
+            reasons[index] = None
+        if choice.finish_reason is not None:
+            reasons[index] = choice.finish_reason
+        return self._content(index, choice)
 
     def _content(self, index: int, choice: Any) -> bool:
         delta = choice.delta
-        text = field(delta, "content") or field(delta, "refusal")
+        text = getattr(delta, "content", None) or getattr(delta, "refusal", None)
         if text:
             self._kept.add(index, text)
-        tools = field(delta, "tool_calls") or ()
+        tools = getattr(delta, "tool_calls", None) or ()
         for tool in tools:
             self._tool((index, tool.index or 0), tool)
         return bool(text or tools)

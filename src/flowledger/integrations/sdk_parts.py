@@ -41,10 +41,11 @@ class Kept:
         text = self._texts.get(key)
         if text is None:
             text = self._texts[key] = StringIO()
-        kept = piece[: self._room]
-        self.cut = self.cut or len(kept) < len(piece)
-        self._room -= len(kept)
-        text.write(kept)
+        if len(piece) > self._room:
+            self.cut = True
+            piece = piece[: self._room]
+        self._room -= len(piece)
+        text.write(piece)
 
     def text(self, key: Any) -> str | None:
         """What there is of a text; None where nothing came."""

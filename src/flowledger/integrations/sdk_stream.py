@@ -12,6 +12,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from flowledger import logs
 from flowledger.capture import recorder
 from flowledger.integrations.sdk_call import Recording, never_raises
 from flowledger.integrations.sdk_parts import Parts
@@ -113,13 +114,12 @@ class Watch:
     def shows(self, chunk: Any) -> bool:
         """Take in a chunk; whether the caller would have got it without us."""
         self._last_ns = time.perf_counter_ns()
-        self._take_in(chunk)
+        try:
+            if self._parts.saw(chunk) and self._call.pending.first_token_ns is None:
+                recorder.first_token(self._call.pending)
+        except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+            logs.warn("client", "a chunk is not recorded: %s", type(exc).__name__)
         return not (self._hides_usage and _is_ours(chunk))
-
-    @never_raises
-    def _take_in(self, chunk: Any) -> None:
-        if self._parts.saw(chunk):
-            recorder.first_token(self._call.pending)
 
     @never_raises
     def ended(self, error: BaseException) -> None:
