@@ -1,5 +1,6 @@
 """The results of tools, as the next request brings them back to OpenAI's models."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,8 +20,10 @@ def chat_results(body: Body) -> list[ToolCall]:
     """The `tool` messages since the last answer, each with the call it is the result of."""
     messages = list(body.get("messages") or ())
     told = [message for message in _since_answer(messages) if field(message, "role") == "tool"]
+    if not told:
+        return []
     calls = [call for message in messages for call in field(message, "tool_calls") or ()]
-    return _joined(calls if told else (), ((field(m, "tool_call_id"), m) for m in told))
+    return _joined(calls, ((field(message, "tool_call_id"), message) for message in told))
 
 
 def response_results(body: Body) -> list[ToolCall]:
@@ -34,8 +37,8 @@ def response_results(body: Body) -> list[ToolCall]:
 
 def _since_answer(items: list[Any]) -> list[Any]:
     """What came after the model spoke last."""
-    last = max((at for at, item in enumerate(items) if _is_spoken(item)), default=-1)
-    return items[last + 1 :]
+    new = list(itertools.takewhile(lambda item: not _is_spoken(item), reversed(items)))
+    return new[::-1]
 
 
 def _is_spoken(item: Any) -> bool:
