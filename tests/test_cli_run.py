@@ -101,7 +101,9 @@ def test_asynchronous_and_other_clients_and_those_of_a_child_process_are_recorde
     environ: dict[str, str],
 ) -> None:
     code = """
-import asyncio, subprocess, sys, openai
+import asyncio, importlib.util, subprocess, sys
+assert importlib.util.find_spec("openai")
+import openai
 ask = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
 openai.chat.completions.create(**ask)
 class Own(openai.OpenAI):

@@ -216,10 +216,24 @@ def test_another_process_records_anthropics_results_once_and_without_prompts(
     assert [again.prompt, again.notes] == [None, UNASKED]
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "most"),
+    [
+        (sdk_batches, "MOST_BYTES", 10),
+        (sdk_batches, "MOST_SENT", 0),
+        (openai_batches, "MOST_BYTES", 10),
+    ],
+)
 def test_what_is_remembered_of_batches_is_bounded(
-    client: OpenAI, calls: list[Call], monkeypatch: pytest.MonkeyPatch
+    client: OpenAI,
+    calls: list[Call],
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+    most: int,
 ) -> None:
-    monkeypatch.setattr(sdk_batches, "MOST_BYTES", 10)
+    forget(monkeypatch)
+    monkeypatch.setattr(module, name, most)
     batch = send(client, lines({"a": BODY}))
     client.files.content(batch.output_file_id)
     assert [call.notes for call in calls] == [UNASKED]

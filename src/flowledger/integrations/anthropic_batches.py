@@ -1,7 +1,6 @@
 """Anthropic's batches: requests that are sent together, and results that are read one by one."""
 
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -26,21 +25,19 @@ class _Batches:
     """The latest batches seen, by id."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._by_id: OrderedDict[str, Batch] = OrderedDict()
 
     def add(self, provider: str, batch: Any) -> None:
         ended = batch.ended_at
-        with self._lock:
-            self._by_id[batch.id] = Batch(
-                provider=provider,
-                id=batch.id,
-                created=batch.created_at.timestamp(),
-                ended=None if ended is None else ended.timestamp(),
-                sent=batch.id,
-            )
-            if len(self._by_id) > MOST:
-                self._by_id.popitem(last=False)
+        self._by_id[batch.id] = Batch(
+            provider=provider,
+            id=batch.id,
+            created=batch.created_at.timestamp(),
+            ended=None if ended is None else ended.timestamp(),
+            sent=batch.id,
+        )
+        if len(self._by_id) > MOST:
+            self._by_id.popitem(last=False)
 
     def of(self, batch_id: str, provider: str) -> Batch:
         return self._by_id.get(batch_id) or Batch(provider, batch_id, sent=batch_id)

@@ -61,18 +61,21 @@ class CallbackHandler(BaseCallbackHandler):
         """A model that continues text is asked."""
         self._begin(run_id, prompts, about)
 
+    @never_raises
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **about: Any) -> None:
         """A piece of a stream came."""
         call = self._running.get(run_id)
         if call is not None:
             recorder.first_token(call.pending)
 
+    @never_raises
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **about: Any) -> None:
         """The answer is there."""
         call = self._running.pop(run_id, None)
         if call is not None and not any(map(nesting.knows, _ids(response))):
             call.answered(response)
 
+    @never_raises
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **about: Any) -> None:
         """It raised, or its stream was left."""
         call = self._running.pop(run_id, None)

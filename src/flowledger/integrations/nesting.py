@@ -4,21 +4,18 @@ LiteLLM calls through `openai`, LangChain through either. A layer that stands ar
 covers what is inside; one that only hears of it later asks what an inner layer has recorded.
 """
 
-import threading
 import weakref
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 __all__ = ["covered", "covering", "knows", "note", "note_error"]
 
-MOST = 10_000
-
 _covered: ContextVar[bool] = ContextVar("flowledger_covered", default=False)
-_answers: OrderedDict[str, None] = OrderedDict()
+# Without locks, which a forked child might find closed.
+_answers: deque[str] = deque(maxlen=1000)
 _errors: "weakref.WeakSet[BaseException]" = weakref.WeakSet()
-_lock = threading.Lock()
 
 
 def covered() -> bool:
@@ -40,10 +37,7 @@ def covering() -> Iterator[None]:
 def note(answer_id: object) -> None:
     """The answer of that id is recorded; only the latest are remembered."""
     if isinstance(answer_id, str):
-        with _lock:
-            _answers[answer_id] = None
-            if len(_answers) > MOST:
-                _answers.popitem(last=False)
+        _answers.append(answer_id)
 
 
 def note_error(error: BaseException) -> None:
@@ -55,7 +49,8 @@ def note_error(error: BaseException) -> None:
 def knows(answer_id: object = None, error: BaseException | None = None) -> bool:
     """Whether the answer of that id, or the call that raised this, is recorded already."""
     while error is not None:
-        if error in _errors:
-            return True
+        with suppress(TypeError):  # some have no hash
+            if error in _errors:
+                return True
         error = error.__cause__ or error.__context__
-    return isinstance(answer_id, str) and answer_id in _answers
+    return isinstance(answer_id, str) and answer_id in _answers.copy()

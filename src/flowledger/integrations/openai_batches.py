@@ -1,7 +1,6 @@
 """OpenAI's batches: files of requests that go up, and files of results that come down."""
 
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -10,7 +9,13 @@ import msgspec
 
 from flowledger.capture.reading import field
 from flowledger.integrations.openai_reading import ENDPOINTS
-from flowledger.integrations.sdk_batches import Batch, Result, record_result, remember
+from flowledger.integrations.sdk_batches import (
+    MOST_BYTES,
+    Batch,
+    Result,
+    record_result,
+    remember,
+)
 from flowledger.integrations.sdk_endpoints import Endpoint, always
 from flowledger.records import Kind, Outcome
 
@@ -65,7 +70,6 @@ class _Batches:
     """The latest batches seen, by the files that hold their results."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._by_file: OrderedDict[str, _Seen] = OrderedDict()
 
     def add(self, provider: str, batch: Any) -> None:
@@ -76,10 +80,9 @@ class _Batches:
             ended=field(batch, "completed_at", "cancelled_at", "expired_at"),
             sent=batch.input_file_id,
         )
-        with self._lock:
-            for name in filter(None, (batch.output_file_id, batch.error_file_id)):
-                self._by_file[name] = _Seen(known, batch.endpoint)
-            while len(self._by_file) > MOST:
+        for name in filter(None, (batch.output_file_id, batch.error_file_id)):
+            self._by_file[name] = _Seen(known, batch.endpoint)
+            if len(self._by_file) > MOST:
                 self._by_file.popitem(last=False)
 
     def of(self, file_id: str, provider: str) -> _Seen:
@@ -109,13 +112,16 @@ def _uploaded(files: Any) -> bytes:
     if hasattr(content, "read"):
         position = content.tell()
         content.seek(0)
-        data = content.read()
+        data = content.read(MOST_BYTES + 1)
         content.seek(position)
         return data if isinstance(data, bytes) else str(data).encode()
     return bytes(content)
 
 
 def _requests(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The requests of a file; none where they are too many to remember."""
+    if len(data) > MOST_BYTES:
+        return
     for line in data.splitlines():
         if line.strip():
             request = msgspec.json.decode(line, type=_Request)

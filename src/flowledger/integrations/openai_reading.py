@@ -146,6 +146,9 @@ ENDPOINTS = {
     "images/edits": Endpoint(
         "images.edit", always(Kind.IMAGE), ("prompt",), _read_images, EventParts
     ),
+    "images/variations": Endpoint(
+        "images.variation", always(Kind.IMAGE), ("prompt",), _read_images, EventParts
+    ),
     "audio/transcriptions": Endpoint(
         "audio.transcriptions", always(Kind.SPEECH), ("prompt",), _read_transcript, EventParts
     ),

@@ -5,7 +5,6 @@ any other are recorded without. A result has the same id in every process that f
 the store keeps it once.
 """
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -19,9 +18,10 @@ from flowledger.capture.reading import field
 from flowledger.integrations.sdk_endpoints import Body, Endpoint, Fields, asked
 from flowledger.records import Outcome, fixed_id
 
-__all__ = ["Batch", "Result", "record_result", "remember"]
+__all__ = ["MOST_BYTES", "Batch", "Result", "record_result", "remember"]
 
 MOST_BYTES = 32 << 20
+MOST_SENT = 1000
 MOST_RESULTS = 100_000
 UNASKED = "what was asked is not known: another process sent the batch"
 BATCH = {"processing": "batch"}  # in the words of the price list
@@ -57,33 +57,30 @@ class Result(NamedTuple):
 
 
 class _Memory:
-    """The batches sent by this process, newest kept, in bounded memory."""
+    """The batches sent by this process, newest kept, in bounded memory.
+
+    Without a lock: each step is one of the interpreter's own, and a forked child must not find a
+    lock that nobody is left to open.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._sent: OrderedDict[str, _Sent] = OrderedDict()
-        self._bytes = 0
-        self._recorded: OrderedDict[str, None] = OrderedDict()
+        self._recorded: OrderedDict[str, object] = OrderedDict()
 
     def put(self, key: str, sent: _Sent) -> None:
-        with self._lock:
-            self._sent[key] = sent
-            self._bytes += _size(sent)
-            while self._bytes > MOST_BYTES:
-                self._bytes -= _size(self._sent.popitem(last=False)[1])
+        self._sent[key] = sent
+        while len(self._sent) > MOST_SENT or sum(map(_size, self._sent.values())) > MOST_BYTES:
+            self._sent.popitem(last=False)
 
     def get(self, key: str) -> _Sent | None:
         return self._sent.get(key)
 
     def first(self, call_id: str) -> bool:
         """Whether this result was not recorded by this process yet."""
-        with self._lock:
-            if call_id in self._recorded:
-                return False
-            self._recorded[call_id] = None
-            if len(self._recorded) > MOST_RESULTS:
-                self._recorded.popitem(last=False)
-            return True
+        mark = object()
+        if len(self._recorded) >= MOST_RESULTS:
+            self._recorded.popitem(last=False)
+        return self._recorded.setdefault(call_id, mark) is mark
 
 
 _memory = _Memory()

@@ -4,6 +4,7 @@ Nothing of flowledger is imported before a package is that we record. The progra
 `sitecustomize`, which this one hides, runs after it, and `sys.path` is what it would be.
 """
 
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
@@ -15,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-# A package, and who is called once it is imported.
+# A package, and who is called whenever it was imported; being called again must be harmless.
 INSTRUMENTS = {
     "anthropic": "flowledger.integrations.clients:anthropic",
     "openai": "flowledger.integrations.clients:openai",
@@ -25,24 +26,19 @@ INSTRUMENTS = {
 class _Finder:
     """Finds nothing itself: has the loader of a package say when the package is there."""
 
-    def __init__(self) -> None:
-        self._waiting = dict(INSTRUMENTS)
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The package's own spec, its loader listened to; None for all others."""
-        function = self._waiting.pop(name, None)
-        if function is None:
-            return None
-        spec = _found_by_others(name, path, target)
-        loader: Any = spec.loader if spec is not None else None
-        if loader is not None:
-            _after(loader, "exec_module", lambda: _instrument(name, function))
+        function = INSTRUMENTS.get(name)
+        spec = None if function is None else _found_by_others(name, path, target)
+        if function is not None and spec is not None and spec.loader is not None:
+            _after(spec.loader, "exec_module", functools.partial(_instrument, name, function))
         return spec
 
 
 def _found_by_others(name: str, path: Any, target: Any) -> ModuleSpec | None:
     for finder in sys.meta_path:
-        if not isinstance(finder, _Finder):
+        if finder is not _Finder:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 return spec
@@ -81,5 +77,5 @@ def _run_the_programs_own() -> None:
 if __name__ == "sitecustomize":
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Finder)
     _run_the_programs_own()
