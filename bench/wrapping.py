@@ -1,7 +1,8 @@
 """What wrapping a client adds to a call of 20 ms, beside the same client unwrapped.
 
 Both clients are in one process and take turns, call by call, so that what disturbs one disturbs
-the other; what is added is the median of the differences within each turn.
+the other; what is added is the median of the differences within each turn. A stream has no goal:
+here its 45 chunks come within 10 ms, and each costs some microseconds.
 """
 
 from statistics import median
@@ -48,6 +49,6 @@ def _rows(child: Child, name: str, calls: int) -> list[Row]:
             what=f"{name}, added",
             value=100 * added / median(plain),
             unit="%",
-            goal=at_most(ADDED_PERCENT),
+            goal=None if "stream" in name else at_most(ADDED_PERCENT),
         ),
     ]

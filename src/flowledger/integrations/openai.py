@@ -11,6 +11,8 @@ from flowledger.integrations.sdk import Sdk, install, is_local
 
 __all__ = ["wrap_openai"]
 
+AZURES = (openai.AzureOpenAI, openai.AsyncAzureOpenAI)
+
 
 def wrap_openai(client: Any) -> bool:
     """Record every call of this client from now on, once however often it is wrapped.
@@ -32,7 +34,7 @@ def wrap_openai(client: Any) -> bool:
 
 
 def _provider(client: Any) -> str:
-    if isinstance(client, openai.AzureOpenAI | openai.AsyncAzureOpenAI):
+    if isinstance(client, AZURES):
         return "azure"
     return _provider_at(client.base_url.host)
 
