@@ -368,7 +368,7 @@ MESSAGE = {
         ),
         (
             "gcp.vertex_ai",
-            AnthropicVertex,
+            type("Own", (AnthropicVertex,), {}),
             "claude-sonnet-4-5@20250929",
             {"access_token": "a", "project_id": "p", "region": "us-east5"},
         ),

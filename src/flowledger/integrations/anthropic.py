@@ -11,7 +11,7 @@ from flowledger.integrations.sdk import Sdk, install, is_local
 
 __all__ = ["wrap_anthropic"]
 
-# Who answers, by a word in the name of the client's class.
+# Who answers, by a word in the name of the client's class, or of one that it comes from.
 SELLERS = {
     "Bedrock": "aws.bedrock",
     "Vertex": "gcp.vertex_ai",
@@ -42,12 +42,14 @@ def wrap_anthropic(client: Any) -> bool:
 
 
 def _provider(client: Any) -> str:
-    return _seller(type(client).__name__) or _provider_at(client.base_url.host)
+    cls: Any = type(client)
+    return _seller(cls) or _provider_at(client.base_url.host)
 
 
 @functools.lru_cache(maxsize=1000)
-def _seller(name: str) -> str | None:
-    return next((seller for word, seller in SELLERS.items() if word in name), None)
+def _seller(cls: Any) -> str | None:
+    names = " ".join(base.__name__ for base in cls.__mro__)
+    return next((seller for word, seller in SELLERS.items() if word in names), None)
 
 
 @functools.lru_cache(maxsize=1000)
