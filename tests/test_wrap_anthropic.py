@@ -1,8 +1,11 @@
 """A wrapped client of `anthropic` behaves like any other, and every call of it is recorded."""
 
 import asyncio
+import base64
 import gc
 import json
+import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -385,6 +388,56 @@ def test_the_provider_is_who_answers(
     [call] = calls
     assert [call.provider, call.model_asked, call.response] == [provider, model, "Yes."]
     assert price(call) is not None
+
+
+EVENTS: list[dict[str, Any]] = [
+    {"type": "message_start", "message": {**MESSAGE, "content": [], "stop_reason": None}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Yes."}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    {"type": "message_stop"},
+]
+
+
+def framed(event: dict[str, Any]) -> bytes:
+    """An event as Bedrock sends it: lengths, checksum, headers, payload, checksum.
+
+    Source: Amazon Transcribe Developer Guide, "Event stream encoding".
+    """
+    inner = base64.b64encode(json.dumps(event).encode()).decode()
+    payload = json.dumps({"bytes": inner}).encode()
+    told = {":event-type": "chunk", ":content-type": "application/json", ":message-type": "event"}
+    headers = b"".join(
+        bytes([len(name)])
+        + name.encode()
+        + b"\x07"
+        + struct.pack(">H", len(value))
+        + value.encode()
+        for name, value in told.items()
+    )
+    start = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
+    body = start + struct.pack(">I", zlib.crc32(start)) + headers + payload
+    return body + struct.pack(">I", zlib.crc32(body))
+
+
+def test_a_stream_of_bedrock_is_recorded(calls: list[Call]) -> None:
+    answer = httpx.Response(
+        200,
+        content=b"".join(map(framed, EVENTS)),
+        headers={"content-type": "application/vnd.amazon.eventstream"},
+    )
+    keys = {"aws_access_key": "a", "aws_secret_key": "b", "aws_region": "us-east-1"}
+    client = flowledger.wrap(canned(AnthropicBedrock, lambda request: answer, **keys))
+    name = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+    assert len(list(client.messages.create(**{**STREAMED, "model": name}))) == len(EVENTS)
+    [call] = calls
+    assert [call.provider, call.response, call.params] == [
+        "aws.bedrock",
+        "Yes.",
+        {"finish_reason": "end_turn"},
+    ]
+    assert [call.usage.input_tokens, call.usage.output_tokens] == [7, 2]
 
 
 def test_a_fault_of_ours_leaves_the_call_alone(
