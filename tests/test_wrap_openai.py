@@ -341,6 +341,21 @@ def test_what_is_no_client_comes_back_with_a_warning(caplog: pytest.LogCaptureFi
     assert "no such client" in caplog.text
 
 
+def test_a_client_that_cannot_be_wrapped_works_on_with_a_warning(
+    stub: StubLLM, calls: list[Call], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(OpenAI):
+        @property
+        def copy(self) -> Any:
+            raise ValueError("no copies")
+
+    with make(Odd, stub.url) as made:
+        assert flowledger.wrap(made) is made
+        assert made.chat.completions.create(**ASKED).choices
+    assert "are not recorded" in caplog.text
+    assert calls == []
+
+
 def test_tokens_of_a_call_inside_a_tracked_function_count_once(
     client: OpenAI, calls: list[Call]
 ) -> None:

@@ -50,12 +50,17 @@ def wrap(client: C) -> C:
     """
     if not config.switched_on():
         return client
-    packages = _packages(client)
-    for package, wrapper in WRAPPERS:
-        if package in packages and wrapper(client):
-            return client
-    logs.warn("capture", "calls of %s are not recorded: no such client is known", type(client))
+    try:
+        if not _wrapped(client):
+            logs.warn("capture", "calls of %s are not recorded: no such client", type(client))
+    except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        logs.warn("capture", "calls of %s are not recorded: %r", type(client), exc)
     return client
+
+
+def _wrapped(client: Any) -> bool:
+    packages = _packages(client)
+    return any(wrapper(client) for package, wrapper in WRAPPERS if package in packages)
 
 
 def _packages(client: Any) -> set[str]:

@@ -4,7 +4,6 @@ import functools
 import importlib
 from typing import Any
 
-from flowledger import logs
 from flowledger.capture.wrapping import wrap
 
 __all__ = ["anthropic", "openai"]
@@ -31,10 +30,7 @@ def _wrapping(init: Any) -> Any:
     @functools.wraps(init)
     def made(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        try:
-            wrap(self)
-        except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
-            logs.warn("client", "a client is not recorded: %s: %s", type(exc).__name__, exc)
+        wrap(self)
 
     vars(made)["records_calls"] = True
     return made

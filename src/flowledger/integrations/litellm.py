@@ -65,8 +65,8 @@ def wrap_litellm(module: ModuleType) -> bool:
     """
     for name, path in FUNCTIONS.items():
         for function in (name, f"a{name}"):
-            plain = getattr(module, function)
-            if not getattr(plain, "records_calls", False):
+            plain = getattr(module, function, None)
+            if plain is not None and not hasattr(plain, "records_calls"):
                 setattr(module, function, _recorded(plain, _endpoint(path)))
     return True
 

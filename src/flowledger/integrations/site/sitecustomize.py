@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -29,19 +30,22 @@ class _Finder:
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The package's own spec, its loader listened to; None for all others."""
-        function = INSTRUMENTS.get(name)
-        spec = None if function is None else _found_by_others(name, path, target)
-        if function is not None and spec is not None and spec.loader is not None:
-            _after(spec.loader, "exec_module", functools.partial(_instrument, name, function))
+        if name not in INSTRUMENTS:
+            return None
+        spec = _found_by_others(name, path, target)
+        with suppress(AttributeError):  # no loader, or one that cannot be listened to
+            _after(spec.loader, "exec_module", functools.partial(_instrument, name))  # type: ignore[union-attr]
         return spec
 
 
 def _found_by_others(name: str, path: Any, target: Any) -> ModuleSpec | None:
     for finder in sys.meta_path:
-        if finder is not _Finder:
-            spec = finder.find_spec(name, path, target)
-            if spec is not None:
-                return spec
+        find = getattr(finder, "find_spec", None)
+        spec: ModuleSpec | None = (
+            find(name, path, target) if find and finder is not _Finder else None
+        )
+        if spec is not None:
+            return spec
     return None
 
 
@@ -57,8 +61,8 @@ def _after(owner: Any, name: str, then: Callable[[], None]) -> None:
     setattr(owner, name, replaced)
 
 
-def _instrument(package: str, function: str) -> None:
-    module, _, name = function.partition(":")
+def _instrument(package: str) -> None:
+    module, _, name = INSTRUMENTS[package].partition(":")
     try:
         getattr(importlib.import_module(module), name)()
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
