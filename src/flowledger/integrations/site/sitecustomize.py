@@ -8,7 +8,6 @@ import functools
 import importlib
 import importlib.machinery
 import importlib.util
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -66,6 +65,8 @@ def _instrument(package: str) -> None:
     try:
         getattr(importlib.import_module(module), name)()
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        import logging  # every Python that starts would pay for it
+
         logging.getLogger("flowledger").warning("%s is not recorded: %r", package, exc)
 
 
