@@ -11,6 +11,7 @@ from bench.table import Row, as_json, render
 
 SUBJECTS = {
     "overhead": "bench.overhead",
+    "wrap": "bench.wrapping",
     "store": "bench.store",
     "search": "bench.search",
     "analytics": "bench.analytics",

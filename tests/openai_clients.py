@@ -28,8 +28,10 @@ __all__ = [
     "events",
     "http",
     "make",
+    "method",
     "seen",
     "seen_async",
+    "shown",
     "steer",
 ]
 
@@ -108,12 +110,12 @@ def seen(client: Any, path: str, **arguments: Any) -> list[Any]:
     """All that a caller sees of one call: the answer, every chunk, the error."""
     view: list[Any] = []
     try:
-        answer = _method(client, path)(**arguments)
+        answer = method(client, path)(**arguments)
         view.append(type(answer))
         if isinstance(answer, openai.Stream):
-            view.extend(map(_shown, answer))
+            view.extend(map(shown, answer))
         else:
-            view.append(_shown(answer))
+            view.append(shown(answer))
     except Exception as exc:  # noqa: BLE001 - whatever it raises is what is seen
         view.append(_error(exc))
     return view
@@ -123,26 +125,28 @@ async def seen_async(client: Any, path: str, **arguments: Any) -> list[Any]:
     """The same of an `AsyncOpenAI`."""
     view: list[Any] = []
     try:
-        answer = await _method(client, path)(**arguments)
+        answer = await method(client, path)(**arguments)
         view.append(type(answer))
         if isinstance(answer, openai.AsyncStream):
             async for chunk in answer:
-                view.append(_shown(chunk))  # noqa: PERF401 - what came before an error counts too
+                view.append(shown(chunk))  # noqa: PERF401 - what came before an error counts too
         else:
-            view.append(_shown(answer))
+            view.append(shown(answer))
     except Exception as exc:  # noqa: BLE001 - whatever it raises is what is seen
         view.append(_error(exc))
     return view
 
 
-def _method(client: Any, path: str) -> Any:
+def method(client: Any, path: str) -> Any:
+    """The method of that name, `chat.completions.create` for example."""
     found = client
     for name in path.split("."):
         found = getattr(found, name)
     return found
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
+    """All that can be seen of an answer or a chunk."""
     if isinstance(value, BaseModel):
         # Parsed answers make pydantic warn about their types, wrapped or not.
         sent = value.model_dump(exclude_unset=True, warnings=False)

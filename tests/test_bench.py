@@ -41,7 +41,7 @@ def test_an_unknown_subject_is_named_in_the_error() -> None:
     )
 
     assert run.returncode == 2
-    assert "there is no speed; there are overhead, store" in run.stderr
+    assert "there is no speed; there are overhead, wrap, store" in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,9 @@ def environment(folder: Path) -> dict[str, str]:
         "HOME": str(folder),
         "OPENAI_API_KEY": "none",
         "OPENAI_BASE_URL": os.environ["DOCS_STUB_URL"],
+        "ANTHROPIC_API_KEY": "none",
+        "ANTHROPIC_BASE_URL": os.environ["DOCS_STUB_URL"].removesuffix("/v1"),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

@@ -3,6 +3,7 @@
 Prices computed by hand name the list's prices in dollars per million tokens beside the numbers.
 """
 
+import functools
 import math
 import subprocess
 import sys
@@ -438,7 +439,8 @@ def usages(draw: st.DrawFn) -> Usage:
         input_tokens=asked,
         output_tokens=answered,
         cached_input_tokens=draw(st.sampled_from([None, 0, cached])),
-        cache_write_tokens=draw(st.sampled_from([None, 0, written])),
+        cache_write_tokens=(kept := draw(st.sampled_from([None, 0, written]))),
+        cache_write_1h_tokens=None if kept is None else draw(st.integers(0, kept)),
         input_audio_tokens=draw(st.sampled_from([None, 0, asked - cached - written])),
         reasoning_tokens=draw(st.sampled_from([None, 0, reasoning])),
         output_audio_tokens=draw(st.sampled_from([None, 0, answered - reasoning])),
@@ -468,6 +470,7 @@ def by_the_list(
                 output_tokens=usage.output_tokens,
                 cache_read_tokens=usage.cached_input_tokens,
                 cache_write_tokens=usage.cache_write_tokens,
+                cache_write_1h_tokens=usage.cache_write_1h_tokens,
                 input_audio_tokens=usage.input_audio_tokens,
                 # Told only where it follows from the rest; else the package refuses, as we do.
                 cache_audio_read_tokens=both if 0 < both == min(cached, heard) else None,
@@ -527,6 +530,41 @@ def test_every_model_of_the_list_has_the_lists_price() -> None:
 
 def _alike(one: Cost | None, other: Cost | None) -> bool:
     return one is not None and other is not None and abs(one.total - other.total) <= 1e-12
+
+
+# Batches, caches kept for an hour, and pictures among the input
+
+
+def test_a_batch_costs_what_the_list_says_and_half_where_it_says_nothing() -> None:
+    """Of 1M + 1M tokens in 2026; nothing is known of batches of other sellers."""
+    batch = {"start_ns": at(2026, 10, 20), "settings": {"processing": "batch"}}
+    plain = {"start_ns": at(2026, 10, 20)}
+    halves = {"gpt-4o": "openai", "claude-sonnet-4-0": "anthropic", "gpt-4": "azure"}
+    for name, seller in halves.items():
+        whole = total(name, seller, usage=million(), **plain)
+        assert whole is not None
+        assert total(name, seller, usage=million(), **batch) == pytest.approx(whole / 2)
+    assert total("deepseek-chat", "deepseek", usage=million(), **batch) is None
+
+
+def test_an_hour_in_the_cache_costs_more_than_minutes() -> None:
+    """3 dollars a million read, 3.75 kept for minutes, 6 for an hour."""
+    usage = {"input_tokens": 1_000_000, "cache_write_tokens": 600_000}
+    hour = {**usage, "cache_write_1h_tokens": 400_000}
+    asked: Any = {"start_ns": at(2026, 10, 20)}
+    price_of = functools.partial(total, "claude-sonnet-4-0", "anthropic", **asked)
+    assert price_of(usage=usage) == pytest.approx(0.4 * 3 + 0.6 * 3.75)
+    assert price_of(usage=hour) == pytest.approx(0.4 * 3 + 0.2 * 3.75 + 0.4 * 6)
+    assert price_of(usage={**hour, "cache_write_1h_tokens": 700_000}) is None
+
+
+def test_pictures_among_the_input_have_their_own_price() -> None:
+    """gpt-image-1: 5 dollars a million for text, 10 for pictures, 40 for what it draws."""
+    usage = {"input_tokens": 500_000, "input_image_tokens": 200_000, "output_tokens": 100_000}
+    asked: Any = {"start_ns": at(2026, 10, 20), "kind": "image"}
+    price_of = functools.partial(total, "gpt-image-1", "openai", **asked)
+    assert price_of(usage=usage) == pytest.approx(0.3 * 5 + 0.2 * 10 + 0.1 * 40)
+    assert price_of(usage={**usage, "cached_input_tokens": 1}) is None
 
 
 # Values nobody should send

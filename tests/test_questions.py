@@ -182,13 +182,15 @@ def test_what_had_no_room_is_told_with_its_processes(database_uri: str) -> None:
 
 
 TOOL = ToolCall(name="look_up", id="t-1", arguments='{"order": 7}')
+RAN = ToolCall(name="look_up", id="t-0", arguments='{"order": 6}', result="sent \u00e9")
 CONTENTS: dict[str, dict[str, Any]] = {
     "messages": {"prompt": [{"role": "user", "content": "Hi \u00e9\x00"}], "response": "Yes."},
     "tools": {
         "prompt": [{"role": "user", "content": "Where?"}],
         "response": None,
-        "tool_calls": [TOOL],
+        "tool_calls": [RAN, TOOL],
     },
+    "tool results": {"response": "It left.", "tool_calls": [RAN]},
     "arguments": {"kind": "custom", "prompt": {"ticket": 7}, "response": {"answer": [1, 2]}},
     "plain": {"kind": "embedding", "prompt": ["a", "b"], "response": 3},
     "nothing": {"prompt": None, "response": None},

@@ -1,8 +1,6 @@
 """The stub LLM server fails the way its caller asks, and refuses what OpenAI would refuse."""
 
 import asyncio
-import importlib
-import importlib.util
 import json
 import os
 import socket
@@ -20,12 +18,12 @@ from openai import AsyncOpenAI, OpenAI
 
 from flowledger.errors import FlowledgerError
 from flowledger.testing.llm import StubLLM
+from tests.openai_clients import http
 
 MODEL = "gpt-4o-mini"
 ASK: list[Any] = [{"role": "user", "content": "Hello"}]
-_http = importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx")
 # openai 2 lets the error of its HTTP library through in the middle of a stream.
-BROKEN = (openai.APIConnectionError, _http.RemoteProtocolError)
+BROKEN = (openai.APIConnectionError, http.RemoteProtocolError)
 
 
 @pytest.fixture(scope="module")

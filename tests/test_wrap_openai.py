@@ -28,8 +28,10 @@ from tests.openai_clients import (
     arrived,
     http,
     make,
+    method,
     seen,
     seen_async,
+    shown,
     steer,
 )
 
@@ -115,6 +117,72 @@ def test_an_asynchronous_caller_sees_the_same_and_one_call_is_recorded(
 
 def _worked(last: type) -> bool:
     return not issubclass(last, Exception)
+
+
+HELPERS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "chat": ("chat.completions.stream", ASKED, "get_final_completion"),
+    "chat in a form": (
+        "chat.completions.stream",
+        {**ASKED, "response_format": Weather},
+        "get_final_completion",
+    ),
+    "chat with tools": (
+        "chat.completions.stream",
+        {**ASKED, "tools": [{**TOOL, "function": {**TOOL["function"], "strict": True}}]},
+        "get_final_completion",
+    ),
+    "response": ("responses.stream", RESPONSE, "get_final_response"),
+    "response in a form": (
+        "responses.stream",
+        {**RESPONSE, "text_format": Weather},
+        "get_final_response",
+    ),
+}
+
+
+@pytest.mark.parametrize("helper", HELPERS)
+def test_the_helpers_for_streams_tell_the_same(
+    stub: StubLLM, calls: list[Call], helper: str
+) -> None:
+    path, arguments, final = HELPERS[helper]
+
+    def told(client: OpenAI) -> list[Any]:
+        with method(client, path)(**arguments) as stream:
+            events = [shown(event) for event in stream]
+            return [*events, shown(getattr(stream, final)())]
+
+    with make(OpenAI, stub.url) as plain, make(OpenAI, stub.url) as wrapped:
+        assert told(plain) == told(flowledger.wrap(wrapped))
+    assert [call.outcome.success for call in calls] == [True]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "tries", "works"),
+    [
+        ({"status": 429, "fail_times": 2, "retry_after": 0.001}, 3, True),
+        ({"status": 500, "fail_times": 1}, 2, True),
+        ({"mode": "cut", "fail_times": 1}, 2, True),
+        ({"status": 503, "retry_after": 0.001}, 3, False),
+        ({"status": 400}, 1, False),
+    ],
+    ids=str,
+)
+def test_retries_go_out_as_they_would_and_count_once(
+    stub: StubLLM, calls: list[Call], wishes: dict[str, Any], tries: int, works: bool
+) -> None:
+    def sent(client: OpenAI, key: str) -> list[Any]:
+        before = len(stub.requests)
+        asked = {**ASKED, **steer(**wishes, key=f"{wishes} {key}")}
+        view = seen(client, CHAT, **asked)
+        headers = [request.headers for request in stub.requests[before:]]
+        return [view, [one["x-stainless-retry-count"] for one in headers]]
+
+    with make(OpenAI, stub.url, max_retries=2) as plain:
+        expected = sent(plain, "plain")
+    with make(OpenAI, stub.url, max_retries=2) as wrapped:
+        assert expected == sent(flowledger.wrap(wrapped), "wrapped")
+    assert expected[1] == [str(n) for n in range(tries)]
+    assert [call.outcome.success for call in calls] == [works]
 
 
 def test_the_client_is_the_same_object_of_the_same_type(stub: StubLLM) -> None:
@@ -271,6 +339,21 @@ def test_what_is_no_client_comes_back_with_a_warning(caplog: pytest.LogCaptureFi
     resource = OpenAI(api_key="stub").chat
     assert flowledger.wrap(resource) is resource
     assert "no such client" in caplog.text
+
+
+def test_a_client_that_cannot_be_wrapped_works_on_with_a_warning(
+    stub: StubLLM, calls: list[Call], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(OpenAI):
+        @property
+        def copy(self) -> Any:
+            raise ValueError("no copies")
+
+    with make(Odd, stub.url) as made:
+        assert flowledger.wrap(made) is made
+        assert made.chat.completions.create(**ASKED).choices
+    assert "are not recorded" in caplog.text
+    assert calls == []
 
 
 def test_tokens_of_a_call_inside_a_tracked_function_count_once(

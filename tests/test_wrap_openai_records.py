@@ -109,6 +109,38 @@ def test_tool_calls_are_recorded_and_tools_by_name(client: OpenAI, calls: list[C
     ]
 
 
+def test_what_tools_returned_is_recorded_with_the_call_that_tells_it(
+    client: OpenAI, calls: list[Call]
+) -> None:
+    answer = client.chat.completions.create(**ASKED, tools=[TOOL])
+    message = answer.choices[0].message
+    [asked] = message.tool_calls or []
+    assert asked.type == "function"
+    told: Any = [*ASK, message, {"role": "tool", "tool_call_id": asked.id, "content": "18 C"}]
+    client.chat.completions.create(model=MODEL, messages=told, tools=[TOOL])
+    later: Any = [*told, {"role": "assistant", "content": "18 C"}, ASK[-1]]
+    client.chat.completions.create(model=MODEL, messages=later)
+    wanted = ToolCall(name="get_weather", id=asked.id, arguments=asked.function.arguments)
+    ran = ToolCall(name=wanted.name, id=wanted.id, arguments=wanted.arguments, result="18 C")
+    assert [call.tool_calls for call in calls] == [[wanted], [ran], []]
+
+
+def test_what_tools_returned_is_recorded_of_responses_too(
+    client: OpenAI, calls: list[Call]
+) -> None:
+    answer: Any = client.responses.create(**RESPONSE, tools=[FLAT_TOOL])
+    [item] = answer.output
+    output = {"type": "function_call_output", "call_id": item.call_id, "output": "18 C"}
+    told: Any = [{"role": "user", "content": "Hi"}, item, output]
+    client.responses.create(model=MODEL, input=told, tools=[FLAT_TOOL])
+    client.responses.create(model=MODEL, input=[output], previous_response_id=answer.id)  # type: ignore[list-item]
+    [_, [ran], [unnamed]] = [call.tool_calls for call in calls]
+    assert ran == ToolCall(
+        name="get_weather", id=item.call_id, arguments=item.arguments, result="18 C"
+    )
+    assert unnamed == ToolCall(name="", id=item.call_id, result="18 C")
+
+
 def test_a_chat_with_a_picture_is_vision_and_holds_no_picture(
     client: OpenAI, calls: list[Call]
 ) -> None:
@@ -249,11 +281,41 @@ def test_a_streamed_transcript_is_put_together(calls: list[Call]) -> None:
 
 
 def test_an_edited_image_is_recorded_with_the_names_of_its_files(calls: list[Call]) -> None:
-    client = flowledger.wrap(canned(_always({"created": 1, "data": [{"b64_json": PNG}]})))
+    usage = {
+        "input_tokens": 300,
+        "input_tokens_details": {"text_tokens": 10, "image_tokens": 290},
+        "output_tokens": 1000,
+        "total_tokens": 1300,
+    }
+    answer = {"created": 1, "data": [{"b64_json": PNG}], "usage": usage}
+    client = flowledger.wrap(canned(_always(answer)))
     client.images.edit(image=("cat.png", b"a cat"), prompt="a dog", model="gpt-image-1")
     [call] = calls
     assert [call.operation, call.prompt, call.usage.images] == ["images.edit", "a dog", 1]
     assert call.settings == {"files": ["cat.png"]}
+    assert [call.usage.input_tokens, call.usage.input_image_tokens] == [300, 290]
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "quality"),
+    [
+        ({"model": "dall-e-3", "size": "1792x1024", "quality": "hd"}, "1792x1024", "hd"),
+        ({"model": "dall-e-2", "n": 2, "size": "512x512"}, "512x512", None),
+    ],
+    ids=["dall-e-3", "dall-e-2"],
+)
+def test_pictures_of_dall_e_are_recorded_with_what_they_are_charged_by(
+    client: OpenAI, calls: list[Call], asked: dict[str, Any], size: str, quality: str | None
+) -> None:
+    client.images.generate(prompt="a cat", **asked)
+    [call] = calls
+    assert [call.kind, call.usage.images, call.settings.get("n", 1)] == [
+        "image",
+        asked.get("n", 1),
+        asked.get("n", 1),
+    ]
+    assert [call.settings.get("size"), call.settings.get("quality")] == [size, quality]
+    assert "base64" not in str(call.response)
 
 
 def _second_of_silence() -> io.BytesIO:

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, OpenAI, Stream
 from openai.types.chat import ChatCompletionChunk
 
 import flowledger
-from flowledger.integrations import openai_parts
+from flowledger.integrations import sdk_parts
 from flowledger.journal import Segment
 from flowledger.records import Call, ToolCall, decode
 from flowledger.testing import capture_calls
@@ -339,7 +339,7 @@ def test_a_raw_stream_is_sent_as_the_caller_asks_and_recorded(
 def test_a_long_stream_is_kept_up_to_a_bound(
     client: OpenAI, calls: list[Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai_parts, "MAX_KEPT", 10)
+    monkeypatch.setattr(sdk_parts, "MAX_KEPT", 10)
     text = said(list(stream(client)))
     [call] = calls
     assert call.response == text[:10]

@@ -45,6 +45,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = 10**9
 _DAY = 86_400 * _SECOND
 _LAST_NS = 2**63  # the year 2262
+_BATCH = "batch"
+# "50% cost discount compared to synchronous APIs", as their guides to batches say of all models.
+_HALVE_BATCHES = frozenset({"anthropic", "azure", "openai"})
 
 # Everything an odd value in a Call can set off. A bug of ours in some other way still shows.
 _ODD = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RecursionError)
@@ -59,10 +62,13 @@ def price(call: Call) -> Cost | None:
     name itself says whose it is. Prices are those of `call.start_ns`. A `service_tier` (or
     `processing`, `speed`, `search_type`) among the settings is honoured where the list prices it.
 
-    Tokens: a part without a price of its own (cached, cache write, audio, reasoning) costs what the
-    whole costs. A side that was not counted adds nothing to the total and is None in its place.
-    Where cached audio has a price of its own and the counts leave open how much of the cached
-    input was audio, the cost is None.
+    A call of a batch (`processing` is `batch`) without a price of its own costs half at OpenAI,
+    Azure and Anthropic.
+
+    Tokens: a part without a price of its own (cached, cache write, audio, image, reasoning) costs
+    what the whole costs. A side that was not counted adds nothing to the total and is None in its
+    place. Where cached audio, or input that is images, has a price of its own and the counts leave
+    open how much of the cached input was of that sort, the cost is None.
 
     Images: by tokens where they are known, else by number, size and quality. Speech by the second
     needs `usage.seconds`; speech by the character has no price here.
@@ -96,7 +102,24 @@ def _by_list(call: Call) -> Cost | None:
     if call.kind == Kind.IMAGE and call.usage.output_tokens is None:
         return None  # the prompt alone is not what an image costs
     draws = call.kind == Kind.IMAGE or bool(call.usage.images)
-    return formula.cost(call.usage, counts, draws=draws)
+    cost = formula.cost(call.usage, counts, draws=draws)
+    if call.settings.get("processing") == _BATCH:
+        alone = {key: value for key, value in call.settings.items() if key != "processing"}
+        # The list may have no price for batches, or none yet at that date.
+        if formula.rates == tariff.at(call.start_ns, alone).rates:
+            return _in_batch(call, cost, tariff.provider.id)
+    return cost
+
+
+def _in_batch(call: Call, cost: Cost | None, seller: str) -> Cost | None:
+    """A cost by prices that hold outside batches, as it is in one where the call was in one."""
+    if cost is None or call.settings.get("processing") != _BATCH:
+        return cost
+    if seller not in _HALVE_BATCHES:
+        return None
+    parts = (cost.input, cost.output)
+    halves = [None if part is None else part / 2 for part in parts]
+    return Cost(total=cost.total / 2, input=halves[0], output=halves[1])
 
 
 # Counting
@@ -109,6 +132,8 @@ class _Counts(NamedTuple):
     cached: int
     written: int
     audio: int
+    hour: int
+    seen: int
     output: int
     reasoning: int
     spoken: int
@@ -123,6 +148,8 @@ def _counts(usage: Usage) -> _Counts | None:
         usage.cached_input_tokens or 0,
         usage.cache_write_tokens or 0,
         usage.input_audio_tokens or 0,
+        usage.cache_write_1h_tokens or 0,
+        usage.input_image_tokens or 0,
         usage.output_tokens or 0,
         usage.reasoning_tokens or 0,
         usage.output_audio_tokens or 0,
@@ -130,7 +157,9 @@ def _counts(usage: Usage) -> _Counts | None:
     for count in counts:
         if type(count) is not int or not 0 <= count <= _MOST_TOKENS:
             return None
-    if counts.cached + counts.written > counts.input or counts.audio > counts.input:
+    if counts.cached + counts.written > counts.input or counts.hour > counts.written:
+        return None
+    if counts.audio + counts.seen > counts.input:
         return None
     return counts if counts.reasoning + counts.spoken <= counts.output else None
 
@@ -146,22 +175,28 @@ class _Rates(NamedTuple):
     written: int
     audio: int
     cached_audio: int
+    hour: int
+    seen: int
     output: int
     reasoning: int
     spoken: int
     drawn: int
 
     def inward(self, counts: _Counts) -> int | None:
-        """The input's cost, or None when it depends on how much of the cached part was audio."""
-        _, cached, written, audio, *_ = counts
+        """The input's cost, or None when it depends on how much of the cached part was no text."""
+        _, cached, written, audio, hour, seen, *_ = counts
+        if seen and self.seen != self.text and (cached or written):
+            return None
         least, most = max(0, cached + audio + written - counts.input), min(cached, audio)
         matters = self.cached_audio + self.text != self.cached + self.audio
         if least > most or (least < most and matters):
             return None
         return (
-            self.text * (counts.input - cached - written - audio + least)
+            self.text * (counts.input - cached - written - audio - seen + least)
+            + self.seen * seen
             + self.cached * (cached - least)
-            + self.written * written
+            + self.written * (written - hour)
+            + self.hour * hour
             + self.audio * (audio - least)
             + self.cached_audio * least
         )
@@ -238,6 +273,8 @@ def _rates(known: dict[str, Any], start: int) -> _Rates:
         cached_audio=rate(
             "cache_audio_read_mtok", "cache_read_mtok", "input_audio_mtok", "input_mtok"
         ),
+        hour=rate("cache_write_1h_mtok", "cache_write_mtok", "input_mtok"),
+        seen=rate("input_image_mtok", "input_mtok"),
         output=rate("output_mtok"),
         reasoning=rate("output_reasoning_mtok", "output_mtok"),
         spoken=rate("output_audio_mtok", "output_mtok"),
@@ -328,6 +365,8 @@ def _as_listed(usage: Usage) -> ListUsage:
         input_tokens=usage.input_tokens,
         cache_read_tokens=usage.cached_input_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        input_image_tokens=usage.input_image_tokens,
         input_audio_tokens=usage.input_audio_tokens,
         output_tokens=usage.output_tokens,
         output_reasoning_tokens=usage.reasoning_tokens,
@@ -544,7 +583,7 @@ def _by_image(call: Call) -> Cost | None:
     if each is None:
         return None
     total = float(each * count)
-    return Cost(total=total, output=total)
+    return _in_batch(call, Cost(total=total, output=total), "openai")
 
 
 def _each(name: str | None, call: Call) -> Decimal | None:

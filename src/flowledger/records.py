@@ -5,6 +5,7 @@ default are left out. Fields that this version does not know are kept in `unknow
 by `encode`, so a newer application may ship through an older collector.
 """
 
+import hashlib
 import os
 import random
 import time
@@ -35,6 +36,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_fields",
+    "fixed_id",
     "new_id",
     "to_json",
 ]
@@ -74,19 +76,23 @@ class Actor(_Struct, frozen=True):
 class Usage(_Struct, frozen=True):
     """What a call consumed, in the provider's own numbers where it gave them.
 
-    `input_tokens` includes `cached_input_tokens`, `cache_write_tokens` and `input_audio_tokens`;
-    `output_tokens` includes `reasoning_tokens` and `output_audio_tokens`, as OpenAI counts.
-    `seconds` is audio length. `source` says where the numbers come from: `reported` by the
-    provider, `counted` with the model's own tokenizer, or `estimated` with another one.
+    `input_tokens` includes `cached_input_tokens`, `cache_write_tokens`, `input_audio_tokens` and
+    `input_image_tokens`; `cache_write_tokens` includes `cache_write_1h_tokens`, those kept for an
+    hour rather than minutes. `output_tokens` includes `reasoning_tokens` and
+    `output_audio_tokens`, as OpenAI counts. `seconds` is audio length. `source` says where the
+    numbers come from: `reported` by the provider, `counted` with the model's own tokenizer, or
+    `estimated` with another one.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
     input_audio_tokens: int | None = None
     output_audio_tokens: int | None = None
+    input_image_tokens: int | None = None
     images: int | None = None
     seconds: float | None = None
     source: str = "reported"
@@ -125,7 +131,11 @@ class Prompt(_Struct, frozen=True):
 
 
 class ToolCall(_Struct, frozen=True):
-    """A function the model asked for; `arguments` and `result` are as they were sent, as text."""
+    """A function the model called; `arguments` and `result` are as they were sent, as text.
+
+    One without a result is what the answer asks for. One with a result ran before the call, whose
+    prompt told the model what came of it.
+    """
 
     name: str
     id: str | None = None
@@ -270,8 +280,22 @@ def new_id() -> str:
 
     Source: RFC 9562, section 5.7.
     """
-    milliseconds = time.time_ns() // 1_000_000
-    return f"{milliseconds << 80 | _VERSION_7 | (_random_bits(76) & _RANDOM):032x}"
+    return _id(time.time_ns(), _random_bits(76))
+
+
+def fixed_id(key: str, start_ns: int) -> str:
+    """An id that is the same for the same key and start, in whichever process it is made.
+
+    Args:
+        key: names what it is the id of, such as a provider's own id.
+        start_ns: Unix time in nanoseconds.
+    """
+    digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=10).digest()
+    return _id(start_ns, int.from_bytes(digest, "big"))
+
+
+def _id(start_ns: int, bits: int) -> str:
+    return f"{start_ns // 1_000_000 << 80 | _VERSION_7 | (bits & _RANDOM):032x}"
 
 
 # The four bits of the version, the two of the variant, and where the random bits go.

@@ -145,8 +145,9 @@ def _output(call: Call, model: str | None) -> tuple[int, bool] | None:
         return None
     found = _Found()
     found.answer(call.response)
-    if call.tool_calls and not found.tools:
-        found.called(call.tool_calls)
+    asked = [tool for tool in call.tool_calls if tool.result is None]
+    if asked and not found.tools:
+        found.called(asked)
     if _HIDES.search((model or "").lower()):
         found.all_shown = False
     return found.sum(model)

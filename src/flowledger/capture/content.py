@@ -83,6 +83,7 @@ def _holds_media(payload: bytes) -> bool:
         or b"\xa8b64_json" in payload
         or b"\xabinput_audio" in payload
         or b"\xabinline_data" in payload
+        or b"\xaamedia_type" in payload
     )
 
 

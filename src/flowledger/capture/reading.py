@@ -11,7 +11,16 @@ import msgspec
 
 from flowledger.records import ToolCall, Usage
 
-__all__ = ["Reading", "field", "read_answer", "read_reply", "read_usage"]
+__all__ = [
+    "TOOL_CALLS",
+    "Reading",
+    "field",
+    "message_text",
+    "read_answer",
+    "read_reply",
+    "read_usage",
+    "tool_call",
+]
 
 PART_TEXT = ("text", "refusal")
 INPUT_TOKENS = ("prompt_tokens", "input_tokens")
@@ -69,7 +78,7 @@ def read_reply(answer: Any) -> Reading:
         response=_text_of(messages) if items else answer,
         model=model if isinstance(model, str) else None,
         usage=read_usage(field(answer, "usage")),
-        tool_calls=[_tool_call(call) for call in calls],
+        tool_calls=[tool_call(call) for call in calls],
     )
 
 
@@ -89,6 +98,7 @@ def read_usage(usage: Any) -> Usage | None:
         cached_input_tokens=_count(field(given, "cached_tokens")) if given else None,
         cache_write_tokens=_count(field(given, "cache_write_tokens")) if given else None,
         input_audio_tokens=_count(field(given, "audio_tokens")) if given else None,
+        input_image_tokens=_count(field(given, "image_tokens")) if given else None,
         reasoning_tokens=_count(field(made, "reasoning_tokens")) if made else None,
         output_audio_tokens=_count(field(made, "audio_tokens")) if made else None,
     )
@@ -126,7 +136,8 @@ def _output(items: list[Any]) -> tuple[list[Any], list[Any]]:
     return messages, [item for kind, item in kinds if kind in TOOL_CALLS]
 
 
-def _tool_call(call: Any) -> ToolCall:
+def tool_call(call: Any) -> ToolCall:
+    """One call of a tool, as any of OpenAI's APIs writes it."""
     function = field(call, "function", "custom") or call
     call_id, arguments = field(call, "call_id", "id"), field(function, "arguments", "input")
     return ToolCall(

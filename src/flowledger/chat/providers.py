@@ -21,7 +21,6 @@ import msgspec
 
 from flowledger import config
 from flowledger.capture import wrap
-from flowledger.capture.wrapping import WRAPPERS
 from flowledger.chat.protocols import PROTOCOLS, Speaks
 from flowledger.chat.steps import Reply
 from flowledger.config import Settings
@@ -159,12 +158,7 @@ def _client(pid: int, where: _Where, *, asynchronous: bool) -> Any:
 def _made(where: _Where, *, asynchronous: bool) -> Any:
     protocol, base_url, key, timeout, retries = where
     make = _class(protocol, asynchronous)
-    client = make(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
-    if protocol in dict(WRAPPERS):
-        return wrap(client)
-    from flowledger.chat.anthropic_calls import record_calls
-
-    return record_calls(client)
+    return wrap(make(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries))
 
 
 def _class(protocol: str, asynchronous: bool) -> Any:

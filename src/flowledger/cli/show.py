@@ -180,7 +180,9 @@ def _dollars(usd: float | None) -> str | None:
 
 
 def _tools(call: "StoredCall") -> Pairs:
-    return ((tool.name, tool.arguments or "{}") for tool in call.content.tool_calls)
+    for tool in call.content.tool_calls:
+        result = "" if tool.result is None else f" -> {tool.result}"
+        yield tool.name, (tool.arguments or "{}") + result
 
 
 def _error(call: "StoredCall") -> Pairs:

@@ -20,7 +20,7 @@ from flowledger import config, logs
 from flowledger.capture import recorder
 from flowledger.capture.context import Context, carried
 from flowledger.capture.reading import read_reply
-from flowledger.integrations.openai_reading import SECRET_FIELDS
+from flowledger.integrations.sdk_endpoints import SECRET_FIELDS
 from flowledger.records import NO_PROMPT, Kind, Prompt
 
 __all__ = ["FlowledgerCallback", "instrument", "prompt_version"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flowledger.integrations.genai_content import Asked, content_of, decoded
-from flowledger.integrations.openai_reading import SECRET_FIELDS
+from flowledger.integrations.sdk_endpoints import SECRET_FIELDS
 from flowledger.records import Actor, Call, Kind, Outcome, Prompt, Usage
 
 __all__ = ["GenAISpan", "asks_a_model", "call_id", "read_calls", "read_span"]

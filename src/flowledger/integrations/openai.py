@@ -1,41 +1,25 @@
-"""Recording every call of an `openai` client, of version 2.20 up to 3.x.
+"""Recording every call of an `openai` client, of version 2.20 up to 3.x."""
 
-All of the client's resources end in its `request`: `create`, `parse`, the `stream` helpers, raw
-responses and structured output, with the client's own retries inside. So `request` is replaced, on
-this client alone, and `copy` and `with_options`, whose clients are recorded too.
-"""
-
-import copy
 import functools
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import openai
 
-from flowledger.capture import recorder
-from flowledger.integrations.openai_call import Recording, never_raises
+from flowledger.integrations.openai_batches import saw_file_or_batch
 from flowledger.integrations.openai_reading import ENDPOINTS
-from flowledger.integrations.openai_stream import follow_stream, follow_unread
+from flowledger.integrations.sdk import Sdk, install, is_local
 
 __all__ = ["wrap_openai"]
 
-RAW_RESPONSE = "X-Stainless-Raw-Response"
-REFUSED = (400, 422)
-USAGE_WORDS = ("stream_options", "include_usage")
-OURS = "flowledger.integrations."
-NO_CALLER = ("asyncio", "concurrent", "threading")
+AZURES = (openai.AzureOpenAI, openai.AsyncAzureOpenAI)
 
 
 def wrap_openai(client: Any) -> bool:
     """Record every call of this client from now on, once however often it is wrapped.
 
-    `provider` is `azure` for Azure's clients and addresses, `openai` for OpenAI's own, and the
-    host of the base URL for any other, since prices depend on who answers. A loopback address is
-    `openai` too: stubs, proxies and gateways on this host answer in OpenAI's place. A `copy.copy`
-    of the client is not recorded until it is wrapped.
+    `provider` is `azure` for Azure's clients and addresses, `openai` for OpenAI's own and for
+    loopback addresses, and the host of the base URL for any other, since prices depend on who
+    answers.
 
     Args:
         client: an `openai.OpenAI` or `openai.AsyncOpenAI`, or one of a subclass.
@@ -45,211 +29,25 @@ def wrap_openai(client: Any) -> bool:
     """
     if not isinstance(client, openai.OpenAI | openai.AsyncOpenAI):
         return False
-    if not getattr(client.request, "records_calls", False):
-        _install(client)
+    install(client, SDK)
     return True
 
 
-def _install(client: Any) -> None:
-    seam = _Seam(client)
-    asynchronous = isinstance(client, openai.AsyncOpenAI)
-    request = seam.asynchronous() if asynchronous else seam.synchronous()
-    replaced = {
-        "request": functools.wraps(client.request)(request),
-        "copy": _recorded_too(client.copy),
-        "with_options": _recorded_too(client.with_options),
-    }
-    vars(replaced["request"])["records_calls"] = True
-
-    def state() -> dict[str, Any]:
-        """For `copy.copy`, whose client must not send its requests through this one."""
-        return {k: v for k, v in vars(client).items() if k not in (*replaced, "__getstate__")}
-
-    vars(client).update(replaced, __getstate__=state)
-
-
-def _recorded_too(make: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(make)
-    def made(*args: Any, **kwargs: Any) -> Any:
-        client = make(*args, **kwargs)
-        wrap_openai(client)
-        return client
-
-    return made
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """A request to record: `sent` asks for the usage where `options`, the caller's own, do not."""
-
-    call: Recording
-    model: str
-    options: Any
-    sent: Any
-    raw: str | None
-    streamed: bool
-
-
-class _Seam:
-    """What stands between one client's resources and its `request`."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._send = client.request
-        self._without_usage: set[str] = set()
-
-    def synchronous(self) -> Callable[..., Any]:
-        """The `request` of an `OpenAI`."""
-        send = self._send
-
-        def request(cast_to: Any, options: Any, **how: Any) -> Any:
-            attempt = self._begin(options, how)
-            if attempt is None:
-                return send(cast_to, options, **how)
-            while True:
-                try:
-                    answer = send(cast_to, attempt.sent, **how)
-                except BaseException as exc:
-                    if self._goes_without_usage(attempt, exc):
-                        continue
-                    attempt.call.failed(exc)
-                    raise
-                _follow(answer, attempt)
-                return answer
-
-        return request
-
-    def asynchronous(self) -> Callable[..., Any]:
-        """The `request` of an `AsyncOpenAI`."""
-        send = self._send
-
-        async def request(cast_to: Any, options: Any, **how: Any) -> Any:
-            attempt = self._begin(options, how)
-            if attempt is None:
-                return await send(cast_to, options, **how)
-            while True:
-                try:
-                    answer = await send(cast_to, attempt.sent, **how)
-                except BaseException as exc:
-                    if self._goes_without_usage(attempt, exc):
-                        continue
-                    attempt.call.failed(exc)
-                    raise
-                _follow(answer, attempt)
-                return answer
-
-        return request
-
-    @never_raises
-    def _begin(self, options: Any, how: Mapping[str, Any]) -> _Attempt | None:
-        endpoint = ENDPOINTS.get(options.url.partition("?")[0].strip("/"))
-        if endpoint is None or options.method.lower() != "post" or recorder.active() is None:
-            return None
-        body = _body(options)
-        raw, streamed = _raw(options), bool(how.get("stream"))
-        asks = endpoint.asks_usage and streamed and not raw
-        about = {"provider": _provider(self._client), "function": _caller()}
-        return _Attempt(
-            call=Recording(endpoint, body, about, self._secrets),
-            model=str(body.get("model")),
-            options=options,
-            sent=self._asking_usage(options, body) if asks else options,
-            raw=raw,
-            streamed=streamed,
-        )
-
-    def _asking_usage(self, options: Any, body: Mapping[str, Any]) -> Any:
-        """The options, with the usage asked for where the caller does not and the server can."""
-        wanted = body.get("stream_options") or {}
-        if wanted.get("include_usage") or str(body.get("model")) in self._without_usage:
-            return options
-        sent = copy.copy(options)
-        # `extra_json` wins over the body, wherever the caller's own wishes stand.
-        wanted = {"stream_options": {**wanted, "include_usage": True}}
-        sent.extra_json = {**(options.extra_json or {}), **wanted}
-        return sent
-
-    @never_raises
-    def _goes_without_usage(self, attempt: _Attempt, error: BaseException) -> bool:
-        """Whether the server refused what only we asked for: nothing ran, so send it without."""
-        if attempt.sent is attempt.options or not _refuses_usage(error):
-            return False
-        self._without_usage.add(attempt.model)
-        attempt.sent = attempt.options
-        return True
-
-    def _secrets(self) -> list[str]:
-        """What must not be in a record, though an error may quote it."""
-        names = ("api_key", "admin_api_key", "_azure_ad_token")
-        values = (getattr(self._client, name, None) for name in names)
-        return [value.strip() for value in values if isinstance(value, str)]
-
-
-@never_raises
-def _follow(answer: Any, attempt: _Attempt) -> None:
-    """Record what came, now or when the caller has read it."""
-    call = attempt.call
-    if isinstance(answer, openai.Stream | openai.AsyncStream):
-        follow_stream(answer, call, hides_usage=attempt.sent is not attempt.options)
-    elif not attempt.raw:
-        call.answered(answer)
-    elif attempt.raw == "true" and not attempt.streamed:
-        call.taken_raw(answer.http_response)
-    else:
-        follow_unread(answer, call)
-
-
-def _body(options: Any) -> dict[str, Any]:
-    """The fields that are sent, uploaded files by their names; none where bytes are sent."""
-    files = {"files": _file_names(options.files)} if options.files else None
-    parts = (files, options.json_data, options.extra_json)
-    maps = (part for part in parts if isinstance(part, Mapping))
-    return {name: value for part in maps for name, value in part.items()}
-
-
-def _file_names(files: Any) -> list[str | None]:
-    """Names of uploads, which are content, a file, or a tuple that begins with a name."""
-    uploads = files.values() if isinstance(files, Mapping) else (upload for _, upload in files)
-    names = (u[0] if isinstance(u, tuple) else getattr(u, "name", None) for u in uploads)
-    return [name if isinstance(name, str) else None for name in names]
-
-
-def _raw(options: Any) -> str | None:
-    """`true` or `stream` when the caller asked for the raw response."""
-    headers = options.headers
-    return headers.get(RAW_RESPONSE) if isinstance(headers, Mapping) else None
-
-
-def _refuses_usage(error: BaseException) -> bool:
-    if not isinstance(error, openai.APIStatusError) or error.status_code not in REFUSED:
-        return False
-    told = f"{error} {error.body}"
-    return any(word in told for word in USAGE_WORDS)
-
-
 def _provider(client: Any) -> str:
-    if isinstance(client, openai.AzureOpenAI | openai.AsyncAzureOpenAI):
+    if isinstance(client, AZURES):
         return "azure"
     return _provider_at(client.base_url.host)
 
 
 @functools.lru_cache(maxsize=1000)
 def _provider_at(host: str) -> str:
-    loopback = host in ("localhost", "::1") or host.startswith("127.")
-    if loopback or host.endswith(".openai.com"):
+    if is_local(host) or host.endswith(".openai.com"):
         return "openai"
     return "azure" if host.endswith(".azure.com") else host
 
 
-def _caller() -> str | None:
-    """The function outside `openai` that made this call; None for a task of its own."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        package = module.partition(".")[0]
-        if package in NO_CALLER:
-            return None
-        if package != "openai" and not module.startswith(OURS):
-            return f"{module}.{frame.f_code.co_qualname}"
-        frame = frame.f_back
-    return None
+def _saw(client: Any, options: Any, answer: Any) -> None:
+    saw_file_or_batch(_provider(client), options, answer)
+
+
+SDK = Sdk("openai", ENDPOINTS, _provider, _saw, ("api_key", "admin_api_key", "_azure_ad_token"))

@@ -1,58 +1,11 @@
-"""Gathering the chunks of a stream, in bounded memory, into the form of a whole answer."""
+"""Gathering the chunks of OpenAI's streams into the form of a whole answer."""
 
-from io import StringIO
-from typing import Any, Protocol
+from typing import Any
 
 from flowledger.capture.reading import field
+from flowledger.integrations.sdk_parts import MAX_PIECES, Kept
 
-__all__ = ["ChoiceParts", "EventParts", "Parts", "ResponseParts", "TextParts"]
-
-MAX_KEPT = 4 << 20
-MAX_PIECES = 1000
-
-
-class Parts(Protocol):
-    """What came of a streamed answer so far.
-
-    `complete` says that the answer's own last word was among it, `cut` that some was not kept.
-    """
-
-    complete: bool
-
-    @property
-    def cut(self) -> bool:
-        """Whether something was not kept."""
-
-    def saw(self, chunk: Any) -> bool:
-        """Take in one chunk; True when it carries content."""
-
-    def answer(self) -> Any:
-        """What came so far, in the form of a whole answer."""
-
-
-class _Kept:
-    """Texts that come in pieces, by key; together never longer than `MAX_KEPT` characters."""
-
-    def __init__(self) -> None:
-        self._texts: dict[Any, StringIO] = {}
-        self._room = MAX_KEPT
-        self.cut = False
-
-    def add(self, key: Any, piece: str) -> None:
-        text = self._texts.get(key)
-        if text is None:
-            text = self._texts[key] = StringIO()
-        kept = piece[: self._room]
-        self.cut = self.cut or len(kept) < len(piece)
-        self._room -= len(kept)
-        text.write(kept)
-
-    def text(self, key: Any) -> str | None:
-        text = self._texts.get(key)
-        return None if text is None else text.getvalue()
-
-    def keys(self) -> set[Any]:
-        return set(self._texts)
+__all__ = ["ChoiceParts", "EventParts", "ResponseParts", "TextParts"]
 
 
 class ChoiceParts:
@@ -60,10 +13,11 @@ class ChoiceParts:
 
     def __init__(self) -> None:
         self.complete = False
-        self._kept = _Kept()
+        self._kept = Kept()
         self._reasons: dict[int, str | None] = {}
         self._tools: dict[tuple[int, int], dict[str, Any]] = {}
         self._model: str | None = None
+        self._id: str | None = None
         self._usage: Any = None
 
     @property
@@ -72,30 +26,43 @@ class ChoiceParts:
 
     def saw(self, chunk: Any) -> bool:
         choices = chunk.choices or ()
-        self._model = chunk.model or self._model
-        if chunk.usage is not None:
-            self._usage = chunk.usage
+        # LiteLLM's chunks have some attributes only where there is something in them.
+        usage = getattr(chunk, "usage", None)
+        if usage is not None:
+            self._usage = usage
             self.complete = not choices
-        new = [self._choice(choice) for choice in choices]
-        return True in new
+        if not self._model:
+            self._id, self._model = chunk.id, chunk.model
+        new = False
+        for choice in choices:
+            new = self._choice(choice) or new
+        return new
 
     def answer(self) -> Any:
         choices = [self._whole(index) for index in sorted(self._reasons)] or [{"message": {}}]
-        return {"model": self._model, "usage": self._usage, "choices": choices}
+        return {
+            "id": self._id,
+            "model": self._model,
+            "usage": self._usage,
+            "choices": choices,
+        }
 
     def _choice(self, choice: Any) -> bool:
-        index = choice.index or 0
-        if len(self._reasons) < MAX_PIECES or index in self._reasons:
-            self._reasons[index] = choice.finish_reason or self._reasons.get(index)
-            return self._content(index, choice)
-        return False
+        index, reasons = choice.index or 0, self._reasons
+        if index not in reasons:
+            if len(reasons) == MAX_PIECES:
+                return False
+            reasons[index] = None
+        if choice.finish_reason is not None:
+            reasons[index] = choice.finish_reason
+        return self._content(index, choice)
 
     def _content(self, index: int, choice: Any) -> bool:
         delta = choice.delta
-        text = delta and (delta.content or delta.refusal)
+        text = getattr(delta, "content", None) or getattr(delta, "refusal", None)
         if text:
             self._kept.add(index, text)
-        tools = (delta and delta.tool_calls) or ()
+        tools = getattr(delta, "tool_calls", None) or ()
         for tool in tools:
             self._tool((index, tool.index or 0), tool)
         return bool(text or tools)
@@ -133,7 +100,7 @@ class ResponseParts:
 
     def __init__(self) -> None:
         self.complete = False
-        self._kept = _Kept()
+        self._kept = Kept()
         self._items: dict[int, Any] = {}
         self._response: Any = None
 
@@ -168,7 +135,7 @@ class EventParts:
 
     def __init__(self) -> None:
         self.complete = False
-        self._kept = _Kept()
+        self._kept = Kept()
         self._ends: list[Any] = []
 
     @property

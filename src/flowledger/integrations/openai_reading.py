@@ -1,112 +1,21 @@
-"""What is recorded of each endpoint of the OpenAI API: what was asked, and what the answer says.
+"""What is recorded of each endpoint of the OpenAI API: what was asked, and what the answer says."""
 
-Answers are read as the client's objects or as plain JSON. A stream is gathered into the form of a
-whole answer, so that one function reads both.
-"""
-
-import functools
-import json
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from flowledger.capture.content import plain
 from flowledger.capture.reading import field, read_reply, read_usage
-from flowledger.integrations.openai_parts import (
-    ChoiceParts,
-    EventParts,
-    Parts,
-    ResponseParts,
-    TextParts,
-)
+from flowledger.integrations.openai_parts import ChoiceParts, EventParts, ResponseParts, TextParts
+from flowledger.integrations.openai_tools import chat_results, response_results
+from flowledger.integrations.sdk_endpoints import Body, Endpoint, Fields, always
 from flowledger.records import Kind, Outcome, Usage
 
-__all__ = ["ENDPOINTS", "Endpoint", "asked", "whole_body"]
-
-Body = Mapping[str, Any]
-Fields = dict[str, Any]
+__all__ = ["ENDPOINTS"]
 
 IMAGE_PARTS = ("image_url", "input_image")
-TOOL_FIELDS = ("tools", "functions")
-SECRET_FIELDS = ("api_key", "authorization", "headers", "credentials", "password", "secret")
 BASE64_PER_FLOAT = 16 / 3
-
-
-class Endpoint(NamedTuple):
-    """How the calls of one endpoint are read.
-
-    `prompt` names the body's fields that make the prompt, all others are settings. `asks_usage`
-    says that a stream reports its usage only when `stream_options` ask for it.
-    """
-
-    operation: str
-    kind: Callable[[Body], Kind]
-    prompt: tuple[str, ...]
-    read: Callable[[Any], Fields]
-    parts: Callable[[], Parts]
-    asks_usage: bool = False
-
-
-def asked(endpoint: Endpoint, body: Body) -> Fields:
-    """The fields of a `Call` that the request's body tells."""
-    settings = {
-        name: _setting(name, value)
-        for name, value in body.items()
-        if name not in endpoint.prompt and name != "model"
-    }
-    model = body.get("model")
-    return {
-        "operation": endpoint.operation,
-        "kind": str(endpoint.kind(body)),
-        "prompt": _prompt(endpoint.prompt, body),
-        "settings": settings,
-        "model_asked": None if model is None else str(model),
-    }
-
-
-def whole_body(response: Any) -> Any:
-    """The body of an HTTP response: its JSON, its text or its bytes.
-
-    Args:
-        response: an `httpx` response, whichever `httpx` the client uses.
-
-    Raises:
-        RuntimeError: the body was not read, or is a stream of events.
-    """
-    media_type = response.headers.get("content-type", "").partition(";")[0]
-    if media_type.endswith("json"):
-        return json.loads(response.content)
-    if media_type == "text/event-stream":
-        raise RuntimeError("a stream of events")
-    return response.text if media_type.startswith("text/") else response.content
-
-
-def _prompt(names: tuple[str, ...], body: Body) -> Any:
-    """The prompt's first field, or all of them by name when more than it are given."""
-    given = {name: body[name] for name in names if body.get(name) is not None}
-    return given if given.keys() - {names[0]} else given.get(names[0])
-
-
-def _setting(name: str, value: Any) -> Any:
-    if name in TOOL_FIELDS and isinstance(value, Iterable):
-        return [_tool_name(tool) for tool in value]
-    return "***" if _is_secret(name) else value
-
-
-@functools.lru_cache(maxsize=1000)
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in SECRET_FIELDS)
-
-
-def _tool_name(tool: Any) -> str:
-    inner = field(tool, "function", "custom") or tool
-    return str(field(inner, "name", "server_label", "type"))
-
-
-def _always(kind: Kind) -> Callable[[Body], Kind]:
-    return lambda body: kind
 
 
 def _chat_or_vision(body: Body) -> Kind:
@@ -209,10 +118,16 @@ def _read_speech(answer: Any) -> Fields:
 
 ENDPOINTS = {
     "chat/completions": Endpoint(
-        "chat.completions", _chat_or_vision, ("messages",), _read_text, ChoiceParts, True
+        "chat.completions",
+        _chat_or_vision,
+        ("messages",),
+        _read_text,
+        ChoiceParts,
+        asks_usage=True,
+        results=chat_results,
     ),
     "completions": Endpoint(
-        "completions", _always(Kind.COMPLETION), ("prompt", "suffix"), _read_text, TextParts, True
+        "completions", always(Kind.COMPLETION), ("prompt", "suffix"), _read_text, TextParts, True
     ),
     "responses": Endpoint(
         "responses",
@@ -220,23 +135,27 @@ ENDPOINTS = {
         ("input", "instructions", "prompt"),
         _read_response,
         ResponseParts,
+        results=response_results,
     ),
     "embeddings": Endpoint(
-        "embeddings", _always(Kind.EMBEDDING), ("input",), _read_embeddings, EventParts
+        "embeddings", always(Kind.EMBEDDING), ("input",), _read_embeddings, EventParts
     ),
     "images/generations": Endpoint(
-        "images.generate", _always(Kind.IMAGE), ("prompt",), _read_images, EventParts
+        "images.generate", always(Kind.IMAGE), ("prompt",), _read_images, EventParts
     ),
     "images/edits": Endpoint(
-        "images.edit", _always(Kind.IMAGE), ("prompt",), _read_images, EventParts
+        "images.edit", always(Kind.IMAGE), ("prompt",), _read_images, EventParts
+    ),
+    "images/variations": Endpoint(
+        "images.variation", always(Kind.IMAGE), ("prompt",), _read_images, EventParts
     ),
     "audio/transcriptions": Endpoint(
-        "audio.transcriptions", _always(Kind.SPEECH), ("prompt",), _read_transcript, EventParts
+        "audio.transcriptions", always(Kind.SPEECH), ("prompt",), _read_transcript, EventParts
     ),
     "audio/translations": Endpoint(
-        "audio.translations", _always(Kind.SPEECH), ("prompt",), _read_transcript, EventParts
+        "audio.translations", always(Kind.SPEECH), ("prompt",), _read_transcript, EventParts
     ),
     "audio/speech": Endpoint(
-        "audio.speech", _always(Kind.SPEECH), ("input", "instructions"), _read_speech, EventParts
+        "audio.speech", always(Kind.SPEECH), ("input", "instructions"), _read_speech, EventParts
     ),
 }

@@ -10,6 +10,7 @@ from flowledger.records import ToolCall
 __all__ = ["of_ledger", "of_span"]
 
 INPUTS, OUTPUTS = "mlflow.spanInputs", "mlflow.spanOutputs"
+TOOL_RESULTS = "flowledger.toolResults"
 
 
 def of_ledger(text: str) -> Content:
@@ -31,7 +32,7 @@ def of_span(text: str) -> Content:
     return Content(
         prompt=_asked(_decoded(attributes.get(INPUTS))),
         response=response,
-        tool_calls=tool_calls,
+        tool_calls=[*_ran(_decoded(attributes.get(TOOL_RESULTS))), *tool_calls],
         stack=_stack(span.get("events") or []),
     )
 
@@ -61,6 +62,13 @@ def _answer(outputs: Any) -> tuple[Any, list[ToolCall]]:
         return message.get("content"), [_tool_call(one) for one in message.get("tool_calls", ())]
     except (LookupError, TypeError, AttributeError):
         return outputs, []
+
+
+def _ran(results: Any) -> list[ToolCall]:
+    try:
+        return msgspec.convert(results or [], list[ToolCall])
+    except msgspec.ValidationError:
+        return []
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCall:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flowledger import pricing, tokens
-from flowledger.records import Call, Cost, Kind, Prompt, Usage
+from flowledger.records import Call, Cost, Kind, Prompt, ToolCall, Usage
 from flowledger.store.signatures import FewVersions, versioned
 
 __all__ = ["Entry", "Trace", "entry", "json_text", "user_of"]
@@ -47,6 +47,7 @@ SPAN_TYPES = {
     Kind.EMBEDDING: "EMBEDDING",
     Kind.RETRIEVAL: "RETRIEVER",
 }
+TOOL_RESULTS = "flowledger.toolResults"
 CONVERSATIONS = (Kind.CHAT, Kind.VISION, Kind.COMPLETION)
 REQUEST_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
 
@@ -345,23 +346,28 @@ def _outputs(call: Call) -> Any:
     response = call.response
     if isinstance(response, dict):
         return response
-    if call.tool_calls or (isinstance(response, str) and call.kind in CONVERSATIONS):
+    if _asked_for(call) or (isinstance(response, str) and call.kind in CONVERSATIONS):
         return {"choices": [{"message": _message(call, response)}]}
     return None if response is None else {"response": response}
 
 
 def _message(call: Call, response: Any) -> dict[str, Any]:
     message = {"role": "assistant", "content": response}
-    if call.tool_calls:
+    if asked := _asked_for(call):
         message["tool_calls"] = [
             {
                 "id": tool.id,
                 "type": "function",
                 "function": {"name": tool.name, "arguments": tool.arguments},
             }
-            for tool in call.tool_calls
+            for tool in asked
         ]
     return message
+
+
+def _asked_for(call: Call) -> list[ToolCall]:
+    """The tools the answer asks for; those that have a result ran before it."""
+    return [tool for tool in call.tool_calls if tool.result is None]
 
 
 def _last_user_text(inputs: Any) -> str:
@@ -426,6 +432,9 @@ def _attributes(call: Call, cost: Cost | None) -> Iterable[tuple[str, Any]]:
     ):
         if value is not None:
             yield key, value
+    ran = [tool for tool in call.tool_calls if tool.result is not None]
+    if ran:
+        yield TOOL_RESULTS, ran
     yield "gen_ai.operation.name", str(call.kind)
     for name in REQUEST_SETTINGS:
         if call.settings.get(name) is not None:

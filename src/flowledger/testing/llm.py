@@ -1,12 +1,15 @@
-"""A stub LLM server that speaks OpenAI's HTTP protocol, for tests, demos and benchmarks.
+"""A stub LLM server that speaks OpenAI's and Anthropic's HTTP protocols, for tests and benchmarks.
 
     with StubLLM() as stub:
         client = OpenAI(base_url=stub.url, api_key="stub")
         client.chat.completions.create(model="gpt-4o-mini", messages=[...])
+        client = Anthropic(base_url=stub.root, api_key="stub")
+        client.messages.create(model="claude-sonnet-4-5", max_tokens=100, messages=[...])
 
-It answers chat and text completions, responses, embeddings, image generations, transcriptions and
-the list of models. The same request gets the same answer, and usage is counted from the real texts
-with the o200k_base tokenizer. Tools are called, and schemas filled in, with values that fit.
+It answers chat and text completions, responses, embeddings, image generations, transcriptions,
+Anthropic's messages, both kinds of batches (done at once) and the list of models. The same request
+gets the same answer, and usage is counted from the real texts with the o200k_base tokenizer. Tools
+are called, and schemas filled in, with values that fit.
 
 A request is steered by headers, or by the same settings in its model's name, written as a query:
 `x-stub-tokens: 40` and `model="gpt-4o-mini?tokens=40"` say the same; `&` joins several, and a
@@ -17,6 +20,7 @@ header wins. The answer names the model without them.
 | `x-stub-tokens: N` | its text is exactly N tokens long; schemas and tool calls keep theirs |
 | `x-stub-reasoning-tokens: N` | its usage has N reasoning tokens besides the text's |
 | `x-stub-cached-tokens: N` | its usage has N of the prompt's tokens as cached |
+| `x-stub-cache-write-tokens: N` | (messages) and N of them as written to the cache |
 | `x-stub-status: CODE` | is this error, 400 to 599 |
 | `x-stub-retry-after: SECONDS` | is a 429 or 503 that says so; 1 unless told otherwise |
 | `x-stub-mode: hang` | never comes, until the client leaves |
@@ -115,6 +119,11 @@ class StubLLM:
         if not self._port:
             raise FlowledgerError("the stub LLM server has no address before `with` or start()")
         return _url(self._port)
+
+    @property
+    def root(self) -> str:
+        """The address to give a client of Anthropic as `base_url`: without `/v1`."""
+        return self.url.removesuffix("/v1")
 
     @property
     def requests(self) -> list[Received]:

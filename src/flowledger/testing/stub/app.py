@@ -13,8 +13,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from flowledger.testing.stub import chat, media, responses, wire
+from flowledger.testing.stub import anthropic, chat, media, responses, wire
 from flowledger.testing.stub.answers import count, seed_of
+from flowledger.testing.stub.batches import Batches
 from flowledger.testing.stub.said import Answer, Ask, encode
 from flowledger.testing.stub.steering import Failures, Refusal, Steer, refusal, steering
 
@@ -25,10 +26,12 @@ _ENDPOINTS: dict[str, Callable[[Ask], Answer]] = {
     "/v1/images/generations": media.images,
     "/v1/responses": responses.responses,
     "/v1/audio/transcriptions": media.transcriptions,
+    "/v1/messages": anthropic.messages,
+    "/v1/messages/count_tokens": anthropic.count_tokens,
 }
 # What does not change the answer: the same question has the same answer as a stream.
 _UNASKED = ("stream", "stream_options", "encoding_format", "user", "metadata", "store")
-_SECRETS = ("authorization", "api-key", "cookie")
+_SECRETS = ("authorization", "api-key", "x-api-key", "cookie")
 _EVENTS = "text/event-stream"
 _RANDOM_ERRORS = (429, 500, 503)
 _NOT_JSON = (
@@ -67,6 +70,7 @@ class StubApp:
         self._defaults = defaults
         self._hang_up = hang_up
         self._failures = Failures()
+        self._batches = Batches(_answered)
         self._asgi = Starlette(
             routes=_routes(self),
             exception_handlers={Refusal: self._refuse, HTTPException: self._refuse_url},
@@ -104,8 +108,16 @@ class StubApp:
         self._note(request, fields)
         if not isinstance(fields, dict):
             raise Refusal(400, _NOT_JSON)
-        ask = _ask(request, fields, file)
+        ask = _ask(request.url.path, request.headers, fields, file)
         return await self._steered(request, ask, self._faults_due(ask, request.headers))
+
+    async def batches(self, request: Request) -> Response:
+        """Answer whatever concerns files and batches."""
+        body = await wire.read(request)
+        fields, file = wire.parsed(request.headers.get("content-type", ""), body)
+        self._note(request, fields)
+        answer = self._batches.answer(request.method, request.url.path, fields, file)
+        return Response(answer.body, headers=self._headers(), media_type=answer.media_type)
 
     def _note(self, request: Request, fields: Any) -> None:
         headers = {
@@ -121,7 +133,8 @@ class StubApp:
             return wire.Silence()
         if steer.status is not None:
             await wire.left_within(request, self._delay(steer, 0))
-            raise refusal(steer.status, steer.retry_after)
+            refuse = anthropic.refusal if anthropic.serves(request.url.path) else refusal
+            raise refuse(steer.status, steer.retry_after)
         answer = _ENDPOINTS[request.url.path](ask)
         tokens = answer.tokens if answer.events is None else 0
         if await wire.left_within(request, self._delay(steer, tokens)):
@@ -160,7 +173,7 @@ class StubApp:
             whole = Response(b"".join(events), headers=self._headers(), media_type=_EVENTS)
             del whole.headers["content-length"]
             return wire.Cut(whole, self._hang_up)
-        events = wire.spoilt(events) if steer.mode == "malformed" else events
+        events = wire.spoilt(events, answer.broken) if steer.mode == "malformed" else events
         pause = steer.chunk_delay
         if pause is None:
             pause = self._defaults.ms_per_token / 1000
@@ -168,11 +181,16 @@ class StubApp:
         return StreamingResponse(stream, headers=self._headers(), media_type=_EVENTS)
 
     def _headers(self) -> dict[str, str]:
-        return {"x-request-id": f"req_{self.total:08d}", "openai-version": "2020-10-01"}
+        number = f"req_{self.total:08d}"
+        return {"x-request-id": number, "request-id": number, "openai-version": "2020-10-01"}
 
-    async def _refuse(self, _request: Request, exc: Exception) -> Response:
+    async def _refuse(self, request: Request, exc: Exception) -> Response:
         assert isinstance(exc, Refusal)
-        return _json({"error": exc.error}, exc.status, self._headers() | exc.headers)
+        headers = self._headers() | exc.headers
+        body: dict[str, Any] = {"error": exc.error}
+        if anthropic.serves(request.url.path):
+            body = anthropic.error_body(exc, headers["request-id"])
+        return _json(body, exc.status, headers)
 
     async def _refuse_url(self, request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
@@ -192,6 +210,13 @@ def _routes(app: StubApp) -> list[Route]:
     posts = [Route(path, app.answer, methods=["POST"]) for path in _ENDPOINTS]
     return [
         *posts,
+        Route("/v1/files", app.batches, methods=["POST"]),
+        Route("/v1/files/{name}/content", app.batches),
+        Route("/v1/batches", app.batches, methods=["POST"]),
+        Route("/v1/batches/{name}", app.batches),
+        Route("/v1/messages/batches", app.batches, methods=["POST"]),
+        Route("/v1/messages/batches/{name}", app.batches),
+        Route("/v1/messages/batches/{name}/results", app.batches),
         Route("/v1/models", app.models),
         Route("/v1/models/{name:path}", app.model),
         Route("/health", app.health),
@@ -202,8 +227,23 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(encode(value), status, headers, media_type="application/json")
 
 
-def _ask(request: Request, fields: dict[str, Any], file: bytes) -> Ask:
-    steer, model = steering(request.headers, fields.get("model"))
+def _ask(path: str, headers: Mapping[str, str], fields: dict[str, Any], file: bytes) -> Ask:
+    steer, model = steering(headers, fields.get("model"))
     body = fields | {"model": model} if "model" in fields else fields
     asked = {name: value for name, value in body.items() if name not in _UNASKED}
-    return Ask(body=body, steer=steer, seed=seed_of(request.url.path, asked, file), audio=file)
+    return Ask(body=body, steer=steer, seed=seed_of(path, asked, file), audio=file)
+
+
+def _answered(path: str, body: dict[str, Any]) -> bytes:
+    """The answer to one request of a batch.
+
+    Raises:
+        Refusal: it is an error.
+    """
+    ask = _ask(path, {}, body, b"")
+    if ask.steer.status is not None:
+        refuse = anthropic.refusal if anthropic.serves(path) else refusal
+        raise refuse(ask.steer.status, ask.steer.retry_after)
+    if path not in _ENDPOINTS:
+        raise Refusal(400, f"Invalid URL (POST {path})")
+    return _ENDPOINTS[path](ask).body

@@ -41,12 +41,16 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes back: a body, or the events of a stream. `tokens` were generated for it."""
+    """What goes back: a body, or the events of a stream. `tokens` were generated for it.
+
+    `broken` is an event of such a stream that is no JSON.
+    """
 
     body: bytes = b""
     events: Iterator[bytes] | None = None
     media_type: str = "application/json"
     tokens: int = 0
+    broken: bytes = b'data: {"id": "stub", "choices": [{"del\n\n'
 
 
 class Tool(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ class Steer(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_un
     tokens: _Tokens | None = None
     reasoning_tokens: _Tokens = 0
     cached_tokens: _Tokens = 0
+    cache_write_tokens: _Tokens = 0
     status: Annotated[int, Meta(ge=400, le=599)] | None = None
     mode: Literal["hang", "cut", "malformed"] | None = None
     fail_times: Annotated[int, Meta(ge=0)] | None = None

@@ -99,10 +99,10 @@ async def paced(events: Iterator[bytes], pause: float) -> AsyncIterator[bytes]:
         await asyncio.sleep(pause)
 
 
-def spoilt(events: Iterator[bytes]) -> Iterator[bytes]:
+def spoilt(events: Iterator[bytes], broken: bytes) -> Iterator[bytes]:
     """The first event, one that is no JSON, and the others."""
     yield from islice(events, 1)
-    yield b'data: {"id": "stub", "choices": [{"del\n\n'
+    yield broken
     yield from events
 
 

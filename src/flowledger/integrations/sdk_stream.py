@@ -1,4 +1,4 @@
-"""Streams and raw responses of the `openai` client, watched while the caller reads them.
+"""Streams and raw responses of a provider's client, watched while the caller reads them.
 
 The object the caller gets is the client's own. Only its inner iterator is replaced, by one that
 hands on the same chunks in the same order, and `close` is listened to.
@@ -12,15 +12,23 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-import openai
-
+from flowledger import logs
 from flowledger.capture import recorder
-from flowledger.integrations.openai_call import Recording, never_raises
-from flowledger.integrations.openai_parts import Parts
+from flowledger.integrations.sdk_call import Recording, never_raises
+from flowledger.integrations.sdk_parts import Parts
 
-__all__ = ["follow_stream", "follow_unread"]
+__all__ = ["Watch", "follow_stream", "follow_unread", "is_stream"]
 
 LEAVING = (asyncio.CancelledError, GeneratorExit)
+
+
+def is_stream(value: Any) -> bool:
+    """Whether it is a client's `Stream` or `AsyncStream`, of whichever package."""
+    return hasattr(value, "_iterator") and hasattr(value, "response")
+
+
+def _is_asynchronous(stream: Any) -> bool:
+    return hasattr(type(stream), "__anext__")
 
 
 @never_raises
@@ -28,12 +36,12 @@ def follow_stream(stream: Any, call: Recording, hides_usage: bool) -> None:
     """Record the call when the stream ends, breaks, is closed or forgotten.
 
     Args:
-        stream: an `openai.Stream` or `openai.AsyncStream` of which nothing was read yet.
+        stream: a client's stream of which nothing was read yet.
         call: what to record.
         hides_usage: the caller did not ask for the usage that the stream will report.
     """
-    watch = _Watch(call, call.endpoint.parts(), hides_usage)
-    chunks = _AsyncChunks if isinstance(stream, openai.AsyncStream) else _Chunks
+    watch = Watch(call, call.endpoint.parts(), hides_usage)
+    chunks = _AsyncChunks if _is_asynchronous(stream) else _Chunks
     stream._iterator = chunks(stream._iterator, watch)
     watch.listen(stream)
 
@@ -49,7 +57,7 @@ def follow_unread(answer: Any, call: Recording) -> None:
     finalizer = weakref.finalize(answer, call.taken_raw, answer.http_response)
 
     def parsed(value: Any) -> None:
-        if isinstance(value, openai.Stream | openai.AsyncStream) and finalizer.detach():
+        if is_stream(value) and finalizer.detach():
             vars(answer).pop("parse")
             follow_stream(value, call, hides_usage=False)
 
@@ -76,7 +84,7 @@ def _then(function: Callable[..., Any], after: Callable[[Any], object]) -> Calla
     return functools.wraps(function)(chosen)
 
 
-class _Watch:
+class Watch:
     """What is known of one stream: what came, and whether its reader is at work right now."""
 
     def __init__(self, call: Recording, parts: Parts, hides_usage: bool) -> None:
@@ -93,21 +101,25 @@ class _Watch:
         The client's helpers close the HTTP response, and never the stream.
         """
         held = vars(stream.response)
-        name = "aclose" if isinstance(stream, openai.AsyncStream) else "close"
+        name = "aclose" if _is_asynchronous(stream) else "close"
         held[name] = _then(getattr(stream.response, name), self._closed)
-        finalizer = weakref.finalize(stream, self.left)
-        self._forget = lambda: (finalizer.detach(), held.pop(name, None))
+        forget = self.until_forgotten(stream)
+        self._forget = lambda: (forget(), held.pop(name, None))
+
+    def until_forgotten(self, stream: Any) -> Callable[[], object]:
+        """Notice when the caller forgets the stream; returns how to stop that."""
+        self._forget = weakref.finalize(stream, self.left).detach
+        return self._forget
 
     def shows(self, chunk: Any) -> bool:
         """Take in a chunk; whether the caller would have got it without us."""
         self._last_ns = time.perf_counter_ns()
-        self._take_in(chunk)
+        try:
+            if self._parts.saw(chunk) and self._call.pending.first_token_ns is None:
+                recorder.first_token(self._call.pending)
+        except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+            logs.warn("client", "a chunk is not recorded: %s", type(exc).__name__)
         return not (self._hides_usage and _is_ours(chunk))
-
-    @never_raises
-    def _take_in(self, chunk: Any) -> None:
-        if self._parts.saw(chunk):
-            recorder.first_token(self._call.pending)
 
     @never_raises
     def ended(self, error: BaseException) -> None:
@@ -145,7 +157,7 @@ def _is_ours(chunk: Any) -> bool:
 class _Chunks:
     """Stands in for the iterator inside a `Stream`."""
 
-    def __init__(self, chunks: Iterator[Any], watch: _Watch) -> None:
+    def __init__(self, chunks: Iterator[Any], watch: Watch) -> None:
         self._chunks = chunks
         self._watch = watch
 
@@ -173,7 +185,7 @@ class _Chunks:
 class _AsyncChunks:
     """Stands in for the iterator inside an `AsyncStream`."""
 
-    def __init__(self, chunks: AsyncIterator[Any], watch: _Watch) -> None:
+    def __init__(self, chunks: AsyncIterator[Any], watch: Watch) -> None:
         self._chunks = chunks
         self._watch = watch
 

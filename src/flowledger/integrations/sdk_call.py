@@ -1,4 +1,4 @@
-"""One call of the OpenAI API under way: begun, then ended exactly once, in whichever way."""
+"""One call of a provider's API under way: begun, then ended exactly once, in whichever way."""
 
 import functools
 import os
@@ -12,9 +12,11 @@ import msgspec
 from flowledger import logs
 from flowledger.capture import recorder
 from flowledger.capture.context import carried
-from flowledger.integrations.openai_parts import Parts
-from flowledger.integrations.openai_reading import Endpoint, Fields, asked, whole_body
-from flowledger.records import Outcome
+from flowledger.capture.reading import field
+from flowledger.integrations import nesting
+from flowledger.integrations.sdk_endpoints import Endpoint, Fields, asked, whole_body
+from flowledger.integrations.sdk_parts import Parts
+from flowledger.records import Outcome, ToolCall
 
 __all__ = ["Recording", "never_raises"]
 
@@ -39,7 +41,7 @@ def never_raises(function: Callable[P, R]) -> Callable[P, R | None]:
             return function(*args, **kwargs)
         except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
             name = function.__qualname__
-            logs.warn("openai", "a call is not recorded: %s in %s", type(exc).__name__, name)
+            logs.warn("client", "a call is not recorded: %s in %s", type(exc).__name__, name)
             return None
 
     return guarded
@@ -76,7 +78,7 @@ class Recording:
 
     def answered(self, answer: Any) -> None:
         """It worked."""
-        self._end(lambda: self.endpoint.read(answer))
+        self._end(lambda: self._read(answer))
 
     def taken_raw(self, response: Any) -> None:
         """It worked, and the caller takes the HTTP response, which may never have been read."""
@@ -101,8 +103,9 @@ class Recording:
         def read() -> Fields:
             if parts is not None:
                 return self._read_parts(parts)
-            return {} if answer is None else self.endpoint.read(answer)
+            return {} if answer is None else self._read(answer)
 
+        nesting.note_error(error)
         self._end(read, lambda: self._failure(error))
 
     def _end(self, read: Callable[[], Fields], also: Callable[[], Fields] = dict) -> None:
@@ -127,17 +130,29 @@ class Recording:
             "settings": settings,
             "params": {**told.get("params", {}), **also.get("params", {})},
             "notes": [*told.get("notes", []), *also.get("notes", [])],
+            "tool_calls": [*self._results(), *told.get("tool_calls", [])],
         }
         return {**self._about, **given, **told, **also, **together}
 
+    def _results(self) -> list[ToolCall]:
+        """What ran since the model's last answer, with what it was told of it."""
+        found: list[ToolCall] = _safely(lambda: {"found": self.endpoint.results(self._body)}).get(
+            "found", []
+        )
+        return found
+
+    def _read(self, answer: Any) -> Fields:
+        nesting.note(field(answer, "id"))
+        return self.endpoint.read(answer)
+
     def _read_raw(self, response: Any) -> Fields:
         try:
-            return self.endpoint.read(whole_body(response))
+            return self._read(whole_body(response))
         except RuntimeError:  # httpx and httpx2: its body was not read, or read bit by bit
             return {"notes": [NOT_READ]}
 
     def _read_parts(self, parts: Parts) -> Fields:
-        return {**self.endpoint.read(parts.answer()), "notes": [CUT] if parts.cut else []}
+        return {**self._read(parts.answer()), "notes": [CUT] if parts.cut else []}
 
     def _failure(self, error: BaseException) -> Fields:
         status = getattr(error, "status_code", None)
@@ -150,7 +165,7 @@ def _safely(read: Callable[[], Fields]) -> Fields:
     try:
         return read()
     except Exception as exc:  # noqa: BLE001 - an answer of an unknown server may be anything
-        logs.warn("openai", "an answer could not be read: %s", type(exc).__name__)
+        logs.warn("client", "an answer could not be read: %s", type(exc).__name__)
         return {"notes": [UNREAD]}
 
 

@@ -1,0 +1,1 @@
+"""The folder that `flowledger run` puts on `PYTHONPATH`, for its `sitecustomize`."""
