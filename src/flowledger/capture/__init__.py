@@ -2,9 +2,41 @@
 
 from flowledger.capture.context import context
 from flowledger.capture.explicit import record
+from flowledger.capture.here import (
+    log_artifact,
+    log_dict,
+    log_metric,
+    log_metrics,
+    log_param,
+    log_params,
+    log_text,
+    set_tag,
+    set_tags,
+)
+from flowledger.capture.jobs import job
 from flowledger.capture.recorder import configure, flush
+from flowledger.capture.spans import span
 from flowledger.capture.threads import carry
 from flowledger.capture.tracking import track
 from flowledger.capture.wrapping import wrap
 
-__all__ = ["carry", "configure", "context", "flush", "record", "track", "wrap"]
+__all__ = [
+    "carry",
+    "configure",
+    "context",
+    "flush",
+    "job",
+    "log_artifact",
+    "log_dict",
+    "log_metric",
+    "log_metrics",
+    "log_param",
+    "log_params",
+    "log_text",
+    "record",
+    "set_tag",
+    "set_tags",
+    "span",
+    "track",
+    "wrap",
+]

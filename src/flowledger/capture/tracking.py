@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from flowledger import config
 from flowledger.capture import recorder
-from flowledger.capture.context import Context, Pending, carried
+from flowledger.capture.context import Context, Pending, carried, within
 from flowledger.capture.reading import read_answer
 from flowledger.records import Kind
 
@@ -159,6 +159,7 @@ class _Under:
 
     def __enter__(self) -> None:
         outer = carried.get()
+        place = outer.job_place
         inside = Context(
             actor=outer.actor,
             feature=self._inherited.get("feature", outer.feature),
@@ -166,6 +167,8 @@ class _Under:
             prompt_version=outer.prompt_version,
             tags=outer.tags,
             parent=self._pending,
+            run=outer.run,
+            place=None if place is None else within(place, self._pending.id),
         )
         self._token = carried.set(inside)
 
