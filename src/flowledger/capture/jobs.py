@@ -15,7 +15,7 @@ import msgspec
 from flowledger import config, logs, records
 from flowledger.capture import recorder
 from flowledger.capture.context import Context, Pending, carried, within
-from flowledger.capture.recorder import Recorder
+from flowledger.capture.recorder import DEFAULT_EXPERIMENT, Recorder
 from flowledger.capture.runs import Run, guarded
 from flowledger.records import Outcome, Place, new_id
 
@@ -23,7 +23,6 @@ __all__ = ["Job", "job"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-DEFAULT_EXPERIMENT = "Default"
 
 
 def job(

@@ -28,6 +28,7 @@ from flowledger.errors import ConfigError, RecordError
 from flowledger.journal import Writer
 from flowledger.records import (
     Actor,
+    Artifact,
     Call,
     Job,
     Logged,
@@ -41,6 +42,7 @@ from flowledger.records import (
 from flowledger.shipping import Shipper, start_shipping
 
 __all__ = [
+    "DEFAULT_EXPERIMENT",
     "Recorder",
     "active",
     "begin",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 STACK_BYTES = 16 << 10
+DEFAULT_EXPERIMENT = "Default"  # MLflow's own
 Keep = Callable[[int, bytes], object]
 
 
@@ -94,7 +97,7 @@ class Recorder:
         if context.parent is not None:
             context.parent.inner_calls += 1
             context.parent.counted |= call.usage.total_tokens is not None
-        pending.recorded(self.keep)
+        pending.recorded(lambda record: self.keep(_with_experiment(record, call.experiment)))
 
     def keep(self, record: Record) -> None:
         """Number any other record, and keep it."""
@@ -162,6 +165,13 @@ class Recorder:
             user_id=actor.user_id or "none",
             date=datetime.fromtimestamp(start_ns / 1e9, UTC).date().isoformat(),
         )
+
+
+def _with_experiment(record: Record, experiment: str | None) -> Record:
+    """What was held back for a call that is recorded now, in that call's experiment."""
+    if isinstance(record, Logged | Artifact | Span):
+        return msgspec.structs.replace(record, experiment=experiment or DEFAULT_EXPERIMENT)
+    return record
 
 
 def begin() -> Pending:

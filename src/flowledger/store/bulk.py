@@ -14,7 +14,9 @@ from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
 from flowledger.records import Call, Gap, Producer, decode, new_id
 from flowledger.store import Refusal
-from flowledger.store.entries import Entry, entry
+from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
+from flowledger.store.job_entries import Piece, piece
+from flowledger.store.job_writing import experiments_of, write_pieces
 from flowledger.store.rows import Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
 from flowledger.store.writers import Writer, open_writer
@@ -95,7 +97,7 @@ class BulkSink:
         refusals: list[Refusal] = []
         batch = _Batch(payloads, refusals)
         try:
-            self._find_experiments({e.experiment for _, e in batch.entries})
+            self._find_experiments(_experiments_of(batch.entries))
             refused = self._write(batch.entries, batch.producers, batch.gaps)
             if refused and len(refused) == len(batch.entries):
                 self._check_ordinary_calls(refused[0].reason)
@@ -113,7 +115,7 @@ class BulkSink:
 
     def _write(
         self,
-        entries: list[tuple[int, Entry]],
+        entries: list[tuple[int, Entry | Piece]],
         producers: list[tuple[Any, ...]],
         gaps: list[tuple[Any, ...]],
     ) -> list[Refusal]:
@@ -132,10 +134,12 @@ class BulkSink:
 
     def _write_rows(
         self,
-        entries: list[Entry],
+        stored: list[Entry | Piece],
         producers: list[tuple[Any, ...]],
         gaps: list[tuple[Any, ...]],
     ) -> None:
+        entries = new = [e for e in stored if isinstance(e, Entry)]
+        pieces = [p for p in stored if isinstance(p, Piece)]
         rows = make_rows(entries, self._experiments, self._store_as).by_table
         ids = [e.call.id for e in entries]
         with self._writer.transaction() as cursor:
@@ -144,6 +148,8 @@ class BulkSink:
                 new = [e for e in entries if e.call.id not in known]
                 rows = make_rows(new, self._experiments, self._store_as).by_table
             self._insert(cursor, rows)
+            traces = "trace" in self._store_as
+            write_pieces(self._writer, cursor, new, pieces, self._experiments, traces=traces)
             if producers:
                 self._writer.upsert(cursor, "llm_producers", producers)
             if gaps:
@@ -159,6 +165,7 @@ class BulkSink:
 
         A database that refuses that one, too, is at fault itself, and no record is.
         """
+        self._find_experiments({DEFAULT_EXPERIMENT})
         name = next(iter(self._experiments))
         ordinary = entry(
             Call(id=new_id(), start_ns=time.time_ns(), experiment=name, prompt="?", response="!")
@@ -211,7 +218,7 @@ class _Batch:
     """A batch taken apart by kind; what cannot be stored is refused here."""
 
     def __init__(self, payloads: Sequence[bytes], refusals: list[Refusal]) -> None:
-        self.entries: list[tuple[int, Entry]] = []
+        self.entries: list[tuple[int, Entry | Piece]] = []
         self.producers: list[tuple[Any, ...]] = []
         self.gaps: list[tuple[Any, ...]] = []
         self._seen: set[str] = set()
@@ -236,7 +243,13 @@ class _Batch:
         elif isinstance(record, Gap):
             self.gaps.append(gap_row(record))
         else:
-            raise RecordError(f"a {type(record).__name__.lower()} cannot be stored by this version")
+            self.entries.append((index, piece(record)))
+
+
+def _experiments_of(entries: list[tuple[int, Entry | Piece]]) -> set[str]:
+    calls = [e for _, e in entries if isinstance(e, Entry)]
+    pieces = [p for _, p in entries if isinstance(p, Piece)]
+    return {call.experiment for call in calls} | experiments_of(calls, pieces)
 
 
 def _spare_the_garbage_collector() -> None:
