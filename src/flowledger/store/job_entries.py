@@ -15,10 +15,12 @@ from flowledger.store.entries import (
     MAX_EXPERIMENT,
     MAX_NAME,
     MAX_PARAM,
+    MAX_PREVIEW,
     MAX_SESSION,
     MAX_TAG,
     MAX_USER,
     Entry,
+    Trace,
     believable,
     fitted,
     json_text,
@@ -186,9 +188,9 @@ def call_span(entry: Entry) -> SpanPart | None:
         "flowledger.run_id": call.id,
         "flowledger.total_tokens": call.usage.total_tokens,
         "flowledger.cost_usd": None if cost is None else cost.total,
-        "mlflow.spanInputs": trace.request_preview,
-        "mlflow.spanOutputs": trace.response_preview,
     }
+    texts = {key: json_text(value) for key, value in shown.items() if value is not None}
+    texts |= _short_texts(trace)
     return SpanPart(
         place=call.place,
         id=call.id,
@@ -197,11 +199,24 @@ def call_span(entry: Entry) -> SpanPart | None:
         span_type=trace.span_type,
         start_ns=entry.start_ns,
         end_ns=entry.end_ns,
-        attributes={key: json_text(value) for key, value in shown.items() if value is not None},
+        attributes=texts,
         outcome=call.outcome,
         model=call.model or call.model_asked,
         provider=call.provider,
     )
+
+
+def _short_texts(trace: Trace) -> dict[str, str]:
+    """What was asked and answered where it is short, else how it begins."""
+    shown = {
+        "mlflow.spanInputs": trace.request_preview,
+        "mlflow.spanOutputs": trace.response_preview,
+    }
+    return {
+        key: whole if len(whole := trace.attributes[key]) <= MAX_PREVIEW else json_text(beginning)
+        for key, beginning in shown.items()
+        if beginning is not None
+    }
 
 
 def _is_possible(place: Place) -> bool:
