@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Call, Gap, Producer, decode, new_id
+from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id
 from flowledger.store import Refusal
+from flowledger.store.artifacts import Artifacts
 from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
 from flowledger.store.job_writing import experiments_of, write_pieces
@@ -86,6 +87,7 @@ class BulkSink:
         )
         self._outage: _Errors = (sa.exc.SQLAlchemyError, dbapi.Error, OSError)
         self._store_as = store_as
+        self._artifacts = Artifacts(writer)
         self._experiments: dict[str, Experiment] = {}
         self._stored = 0
         self._analyze_at = FIRST_ANALYZE
@@ -98,9 +100,10 @@ class BulkSink:
         batch = _Batch(payloads, refusals)
         try:
             self._find_experiments(_experiments_of(batch.entries))
-            refused = self._write(batch.entries, batch.producers, batch.gaps)
+            refused = self._write(batch.entries, batch.producers, batch.gaps) if payloads else []
             if refused and len(refused) == len(batch.entries):
                 self._check_ordinary_calls(refused[0].reason)
+            refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
         except MlflowException as exc:
             raise _of_mlflow(exc) from exc
@@ -112,6 +115,14 @@ class BulkSink:
     def close(self) -> None:
         """Close the connections."""
         self._writer.engine.dispose()
+
+    def _deliver_artifacts(self, batch: "_Batch", refused: set[int]) -> list[Refusal]:
+        """After the commit: the artifact store takes no part in our transaction."""
+        delivered = self._artifacts.deliver(
+            [(i, p) for i, p in batch.artifacts() if i not in refused]
+        )
+        self._artifacts.catch_up()
+        return delivered
 
     def _write(
         self,
@@ -229,6 +240,11 @@ class _Batch:
                 refusals.append(Refusal(index, str(exc)))
             except Exception as exc:  # noqa: BLE001 - one odd record must not stop the others
                 refusals.append(Refusal(index, f"{type(exc).__name__}: {exc}"))
+
+    def artifacts(self) -> list[tuple[int, Piece]]:
+        """The files among the records, by their places."""
+        pieces = [(index, p) for index, p in self.entries if isinstance(p, Piece)]
+        return [(index, p) for index, p in pieces if isinstance(p.record, Artifact)]
 
     def _take(self, index: int, payload: bytes) -> None:
         record = decode(payload)

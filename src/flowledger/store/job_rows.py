@@ -18,7 +18,7 @@ KEEP = "ON CONFLICT DO NOTHING"
 TABLES = {"first_tags": "tags"}
 COLUMNS_OF = {
     "llm_records": ("producer_id", "seq", "id", "kind", "received_ms"),
-    "llm_artifacts": ("producer_id", "seq", "run_id", "received_ms", "reason", "record"),
+    "llm_artifacts": ("producer_id", "seq", "run_id", "received_ms", "refused", "reason", "record"),
 }
 # In the order in which they must be written. A run or trace that has ended is not begun again, and
 # one whose job is not known yet has no name.

@@ -11,13 +11,15 @@ CREATE TABLE llm_records (
     PRIMARY KEY (producer_id, seq)
 );
 
--- Artifacts that the artifact store did not take yet, as the bytes of their records.
+-- Artifacts that the artifact store did not take yet, as the bytes of their records in base64; those
+-- it refused for good stay here with the reason.
 
 CREATE TABLE llm_artifacts (
     producer_id VARCHAR(32) NOT NULL,
     seq BIGINT NOT NULL,
     run_id VARCHAR(32) NOT NULL,
     received_ms BIGINT NOT NULL,
+    refused BOOLEAN NOT NULL,
     reason TEXT NOT NULL,
     record TEXT NOT NULL,
     PRIMARY KEY (producer_id, seq)
