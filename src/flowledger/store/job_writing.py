@@ -131,7 +131,10 @@ class _Writing:
             if not isinstance(made.record, Artifact):  # is stored once the artifact store has it
                 into.add_record(made)
         for span in spans:
-            into.add_span(span, found.traces[span.place.root_id])
+            experiment_id = found.traces[span.place.root_id]
+            expected = self._experiments.get(span.place.experiment or "")
+            if expected is None or expected.id == experiment_id:
+                into.add_span(span, experiment_id)
 
     def _find(self, spans: list[SpanPart], pieces: Sequence[Piece]) -> _Found:
         run_ids = {made.run_id for made in pieces if made.run_id is not None}
