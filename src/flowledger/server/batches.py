@@ -95,7 +95,8 @@ def experiments_of(payloads: Sequence[bytes]) -> set[str]:
             found = _place.decode(payload)
         except (msgspec.DecodeError, UnicodeError):
             continue  # the store refuses it
-        if found.type in ("call", "job"):
+        alone = found.type == "span" and found.place is None
+        if found.type in ("call", "job") or alone:
             names.add(_named(found.experiment or DEFAULT_EXPERIMENT))
         for name in (found.experiment, found.place and found.place.experiment):
             if found.type in OF_RUNS and name:
