@@ -1,4 +1,4 @@
-"""Jobs in plain MLflow: runs, what is logged on them and their artifacts; spans have no place there.
+"""Jobs in plain MLflow: runs, what is logged on them, and artifacts; spans have no place there.
 
 MLflow's public API takes a trace whole or not at all, and a job may outlast the collector.
 """
