@@ -52,7 +52,7 @@ def test_a_decoded_record_is_the_record_that_was_encoded(record: Record) -> None
     assert record == decode(encode(record))
 
 
-shapes = st.recursive(
+shapes: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from(["call", "span", "job"]).map(lambda kind: (kind, [])),
     lambda inner: st.tuples(st.sampled_from(["call", "span", "job"]), st.lists(inner, max_size=3)),
     max_leaves=8,
@@ -66,12 +66,16 @@ def test_everything_in_a_job_hangs_in_its_one_trace_by_what_is_around_it(
 ) -> None:
     expected: list[str] = []
 
+    @flowledger.track
+    def call(inner: list[Any]) -> None:
+        for one in inner:
+            walk(one, _here())
+
     def walk(shape: Any, inside: str) -> None:
         kind, inner = shape
         expected.append(inside)
         if kind == "call":
-            tracked = flowledger.track(lambda: [walk(one, _here()) for one in inner])
-            tracked()
+            call(inner)
             return
         with flowledger.job("j") if kind == "job" else flowledger.span("s") as made:
             for one in inner:
@@ -136,7 +140,8 @@ def test_a_jobs_rows_are_the_rows_mlflows_own_api_writes(database_uri: str, ende
     )
     end = Job(**{**_fields(begun), "seq": 3, "running": False, "duration_ns": 5 * 10**9})
     sink = opened(database_uri, "/nonexistent/mlruns")
-    assert [] == sink.write(list(map(encode, [begun, logged, end] if ended else [begun, logged])))
+    records: list[Record] = [begun, logged, end] if ended else [begun, logged]
+    assert [] == sink.write([encode(record) for record in records])
     sink.close()
     store = SqlAlchemyStore(database_uri, "/nonexistent/mlruns")
     run_id = write_with_mlflow(store, begun, metrics, ended)

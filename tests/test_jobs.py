@@ -16,9 +16,10 @@ from mlflow import MlflowClient
 import flowledger
 from flowledger.capture import recorder
 from flowledger.config import Destination, load
-from flowledger.records import Artifact, Job, Logged, Span, decode
+from flowledger.records import Artifact, Job, Logged, Place, Span, decode, encode
 from flowledger.store import Sink, open_sink
 from flowledger.testing import Captured, MemorySink, capture_calls
+from tests.calls import a_call
 
 
 @flowledger.track(model="gpt-4o")
@@ -257,6 +258,30 @@ def test_what_belongs_to_no_run_is_refused_and_the_rest_is_stored(
     assert [0, 2] == [refusal.place for refusal in refused]
     assert "there is no run" in refused[0].reason
     assert "no path of an artifact" in refused[1].reason
+
+
+def test_a_call_that_says_it_is_in_a_trace_that_is_nowhere_is_stored_all_the_same(
+    home: Path, sqlite_uri: str
+) -> None:
+    place = Place(root_id="e" * 32, parent_id="e" * 32)
+    sink = opened(sqlite_uri, "/nonexistent/mlruns")
+    assert [] == sink.write([encode(a_call(place=place))])
+    sink.close()
+    assert 1 == len(rows(sqlite_uri)["spans"])
+
+
+def test_a_log_that_arrives_before_its_job_waits_in_its_run(home: Path, sqlite_uri: str) -> None:
+    payloads = recorded(work)
+    sink = opened(sqlite_uri, "/nonexistent/mlruns")
+    assert [] == sink.write([p for p in payloads if isinstance(decode(p), Logged)])
+    assert [] == sink.write([p for p in payloads if not isinstance(decode(p), Logged | Artifact)])
+    sink.close()
+    client = MlflowClient(tracking_uri=sqlite_uri)
+    [experiment] = client.search_experiments(filter_string="name = 'pipeline'")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {"process", "retrieval", "analysis", "ask"} == runs.keys()
+    assert {"FINISHED"} == {run.info.status for run in runs.values()}
+    assert 5.0 == runs["retrieval"].data.metrics["snippets"]
 
 
 def test_plain_mlflow_gets_runs_and_artifacts(home: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pytest
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer

@@ -149,8 +149,8 @@ def piece(record: PieceRecord, now_ns: int | None = None) -> Piece:
         return _job(record, now_ns)
     if isinstance(record, Span):
         return _span(record, now_ns)
-    if not record.run_id:
-        raise RecordError("it names no run")
+    if not _id.fullmatch(record.run_id):
+        raise RecordError("it names no run by its id, 32 characters of lower-case hex")
     if isinstance(record, Logged):
         return Piece(record, _experiment(record.experiment), logged=_logged(record))
     return Piece(record, _experiment(record.experiment))

@@ -131,10 +131,11 @@ class _Writing:
             if not isinstance(made.record, Artifact):  # is stored once the artifact store has it
                 into.add_record(made)
         for span in spans:
-            experiment_id = found.traces[span.place.root_id]
+            experiment_id = found.traces.get(span.place.root_id)
             expected = self._experiments.get(span.place.experiment or "")
-            if expected is None or expected.id == experiment_id:
-                into.add_span(span, experiment_id)
+            if experiment_id is None or (expected and expected.id != experiment_id):
+                continue  # a call says itself where it stands, and is kept whatever it says
+            into.add_span(span, experiment_id)
 
     def _find(self, spans: list[SpanPart], pieces: Sequence[Piece]) -> _Found:
         run_ids = {made.run_id for made in pieces if made.run_id is not None}

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from flowledger import logs
 from flowledger.errors import RecordError
@@ -16,6 +17,8 @@ from flowledger.store.job_entries import LoggedPart, Piece
 from flowledger.store.uploads import Uploads
 
 __all__ = ["PlainJobs"]
+
+GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 
 
 class PlainJobs:
@@ -38,6 +41,14 @@ class PlainJobs:
         Raises:
             RecordError: its run is not there, or the artifact store does not take it.
         """
+        try:
+            self._store(made)
+        except MlflowException as exc:
+            if exc.error_code in GONE:
+                raise RecordError(f"its run was deleted: {exc.message}") from exc
+            raise
+
+    def _store(self, made: Piece) -> None:
         if made.run is not None and made.experiment:
             self._job(made)
         elif made.logged is not None:
