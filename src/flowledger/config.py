@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     store_as: what a call becomes in MLflow: `run+trace`, `run`, `trace`, or `ledger` (only our
         row).
     max_content_bytes: longest prompt or response kept whole, in bytes.
+    max_artifact_bytes: largest file kept with a run, in bytes.
     journal_max_bytes: most that may wait on this host for one destination, in bytes.
     durability: `process` survives a killed process, `fsync` also a power cut.
     collector: `auto` starts a collector process when one is needed, `off` leaves that to you.
@@ -86,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     environment: str | None = None
     store_as: str = "run+trace"
     max_content_bytes: int = 256 * KIB
+    max_artifact_bytes: int = 8 * MIB
     journal_max_bytes: int = GIB
     durability: str = "process"
     collector: str = "auto"
@@ -252,6 +254,7 @@ def _check(settings: Settings) -> None:
             raise ConfigError(f"{field}={value!r}: use one of {', '.join(filter(None, allowed))}")
     for field, least, most in (
         ("max_content_bytes", KIB, 4 * MIB),
+        ("max_artifact_bytes", 0, 32 * MIB),
         ("journal_max_bytes", MIB, 1 << 50),
     ):
         if not least <= getattr(settings, field) <= most:

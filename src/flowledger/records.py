@@ -26,7 +26,10 @@ __all__ = [
     "Gap",
     "Job",
     "Kind",
+    "Logged",
+    "Metric",
     "Outcome",
+    "Place",
     "Producer",
     "Prompt",
     "Record",
@@ -122,6 +125,28 @@ class Outcome(_Struct, frozen=True):
     stack: str | None = None
 
 
+class Place(_Struct, frozen=True):
+    """Where in a trace something happened.
+
+    `root_id` is the job (or the call, or the lone span) whose trace it is, and `parent_id` the
+    span, call, stage or job directly around. `experiment` is the job's, so that what is stored
+    before its job can still be put there.
+    """
+
+    root_id: str
+    parent_id: str
+    experiment: str | None = None
+
+
+class Metric(_Struct, frozen=True):
+    """One value of a metric, at a step and a time: its history is made of them."""
+
+    key: str
+    value: float
+    timestamp_ms: int
+    step: int = 0
+
+
 class Prompt(_Struct, frozen=True):
     """Which prompt was used: its name and version in a registry, and the hash of its text."""
 
@@ -172,6 +197,7 @@ class Call(_Base, frozen=True, tag="call"):
     plain JSON values. `inner_calls` says how many calls were made inside this one: those asked a
     model, this one only groups them. `params`, `metrics` and `tags` are the caller's own, written
     beside ours. `cost_usd` is set only when the caller knows the price better than the price list.
+    `place` is where it stands in the trace of a job around it, None when there is none.
     `notes` say in plain words what was changed on the way in (cut, replaced).
     """
 
@@ -200,11 +226,18 @@ class Call(_Base, frozen=True, tag="call"):
     metrics: dict[str, Any] = msgspec.field(default_factory=dict)
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
     notes: list[str] = msgspec.field(default_factory=list)
+    place: Place | None = None
 
 
 class Job(_Base, frozen=True, tag="job"):
-    """A piece of work that groups calls: a parent run in MLflow."""
+    """A piece of work that groups calls, or a stage of one: a run in MLflow.
 
+    Recorded twice under one id: when it begins (`running`), so that a killed process does not lose
+    it, and whole again when it ends. `parent_id` is the run it is nested in. `place` is where it
+    stands in the trace of the job around it; without one it has a trace of its own.
+    """
+
+    running: bool = False
     duration_ns: int = 0
     name: str = ""
     feature: str | None = None
@@ -212,18 +245,36 @@ class Job(_Base, frozen=True, tag="job"):
     actor: Actor = NOBODY
     outcome: Outcome = _WORKED
     parent_id: str | None = None
+    place: Place | None = None
     params: dict[str, Any] = msgspec.field(default_factory=dict)
-    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
+    tags: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Logged(_Base, frozen=True, tag="logged"):
+    """Params, metrics and tags that were logged on a run while it was under way.
+
+    `experiment` is the run's, where that is known.
+    """
+
+    run_id: str = ""
+    experiment: str | None = None
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    metrics: list[Metric] = msgspec.field(default_factory=list)
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Span(_Base, frozen=True, tag="span"):
-    """A step inside a job or a call, with its inputs and outputs."""
+    """A step inside a job or a call, with its inputs and outputs; recorded when it ends.
+
+    Without a `place` it stands alone, in a trace of its own in `experiment`.
+    """
 
     duration_ns: int = 0
     name: str = ""
     span_type: str = "UNKNOWN"
-    parent_id: str | None = None
+    place: Place | None = None
+    experiment: str | None = None
+    actor: Actor = NOBODY
     inputs: Any = None
     outputs: Any = None
     attributes: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -231,11 +282,14 @@ class Span(_Base, frozen=True, tag="span"):
 
 
 class Artifact(_Base, frozen=True, tag="artifact"):
-    """A file to keep with a run: `path` inside the run's artifacts, `content` its bytes."""
+    """A file to keep with a run: `path` inside the run's artifacts, `content` its bytes.
+
+    `experiment` is the run's, where that is known.
+    """
 
     run_id: str = ""
+    experiment: str | None = None
     path: str = ""
-    media_type: str = "application/octet-stream"
     content: bytes = b""
 
 
@@ -258,20 +312,21 @@ class Gap(_Base, frozen=True, tag="gap"):
     reason: str = ""
 
 
-Record: TypeAlias = Call | Job | Span | Artifact | Producer | Gap
+Record: TypeAlias = Call | Job | Logged | Span | Artifact | Producer | Gap
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _generic = msgspec.msgpack.Decoder()
 _known = {
     cls: frozenset((*cls.__struct_encode_fields__, "type"))
-    for cls in (Call, Job, Span, Artifact, Producer, Gap)
+    for cls in (Call, Job, Logged, Span, Artifact, Producer, Gap)
 }
 _known_inside = {
     "actor": frozenset(Actor.__struct_encode_fields__),
     "usage": frozenset(Usage.__struct_encode_fields__),
     "outcome": frozenset(Outcome.__struct_encode_fields__),
     "prompt_version": frozenset(Prompt.__struct_encode_fields__),
+    "place": frozenset(Place.__struct_encode_fields__),
 }
 
 

@@ -11,12 +11,12 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from flowledger.errors import RecordError
-from flowledger.records import Call, encode, encode_fields
+from flowledger.records import Call, Job, Logged, Span, encode, encode_fields
 
 __all__ = ["encode_bounded", "plain"]
 
@@ -35,32 +35,39 @@ MEDIA_TYPES = (
     (b"%PDF", "application/pdf"),
 )
 SURROGATES = "lone surrogates, which are no characters, were replaced"
-MAPS = ("settings", "params", "metrics", "tags")
-BOUNDED = ("prompt", "response", *MAPS, "tool_calls")
+# The fields that hold what the application gave, by record; each is bounded by itself.
+BOUNDED: dict[type, tuple[str, ...]] = {
+    Call: ("prompt", "response", "settings", "params", "metrics", "tags", "tool_calls"),
+    Job: ("params", "tags"),
+    Logged: ("params", "metrics", "tags"),
+    Span: ("inputs", "outputs", "attributes"),
+}
+
+Bounded: TypeAlias = Call | Job | Logged | Span
 
 _data_uri = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[^,\s\"']{0,100};base64,([A-Za-z0-9+/=_-]+)")
 
 
-def encode_bounded(call: Call, max_content_bytes: int) -> bytes:
-    """The call as bytes of a journal record, its content bounded and plain.
+def encode_bounded(record: Bounded, max_content_bytes: int) -> bytes:
+    """The record as bytes for a journal, its content bounded and plain.
 
     Args:
-        call: may hold anything in prompt, response, settings, params and tags.
-        max_content_bytes: longest prompt or response kept whole, in bytes of JSON.
+        record: may hold anything in the fields that `BOUNDED` names.
+        max_content_bytes: longest of these fields kept whole, in bytes of JSON.
 
     Raises:
-        RecordError: not even the cleaned call can be encoded.
+        RecordError: not even the cleaned record can be encoded.
     """
-    if not _surely_long(call, max_content_bytes):
+    if not _surely_long(record, max_content_bytes):
         try:
-            payload = encode(call)
+            payload = encode(record)
         except RecordError as exc:
             payload = b""  # holds something that is not plain
-            if "surrogates" in str(exc):
-                call = msgspec.structs.replace(call, notes=[*call.notes, SURROGATES])
+            if "surrogates" in str(exc) and isinstance(record, Call):
+                record = msgspec.structs.replace(record, notes=[*record.notes, SURROGATES])
         if 0 < len(payload) <= max_content_bytes and not _holds_media(payload):
             return payload
-    return encode_fields(_bounded_fields(call, max_content_bytes))
+    return encode_fields(_bounded_fields(record, max_content_bytes))
 
 
 def plain(value: Any) -> Any:
@@ -68,8 +75,10 @@ def plain(value: Any) -> Any:
     return _Walk(MAX_TEXT, MAX_ITEMS, {}).visit(value, 0)
 
 
-def _surely_long(call: Call, limit: int) -> bool:
-    return _is_long(call.prompt, limit) or _is_long(call.response, limit)
+def _surely_long(record: Bounded, limit: int) -> bool:
+    if isinstance(record, Call):
+        return _is_long(record.prompt, limit) or _is_long(record.response, limit)
+    return isinstance(record, Span) and _is_long(record.inputs, limit)
 
 
 def _is_long(content: Any, limit: int) -> bool:
@@ -87,16 +96,14 @@ def _holds_media(payload: bytes) -> bool:
     )
 
 
-def _bounded_fields(call: Call, limit: int) -> dict[str, Any]:
-    empty: dict[str, Any] = {name: {} for name in MAPS}
-    empty |= {"prompt": None, "response": None, "tool_calls": []}
-    fields: dict[str, Any] = plain(msgspec.structs.replace(call, **empty))
-    notes = list(call.notes)
-    for name in BOUNDED:
-        value, cut = _fitting(getattr(call, name), limit)
-        fields[name] = value
+def _bounded_fields(record: Bounded, limit: int) -> dict[str, Any]:
+    given = {name: getattr(record, name) for name in BOUNDED[type(record)]}
+    fields: dict[str, Any] = plain(msgspec.structs.replace(record, **dict.fromkeys(given)))
+    notes = []
+    for name, value in given.items():
+        fields[name], cut = _fitting(value, limit)
         notes += [f"{name} is cut: it is longer than {limit} bytes"] if cut else []
-    return {**fields, "notes": notes}
+    return {**fields, "notes": [*record.notes, *notes]} if isinstance(record, Call) else fields
 
 
 def _fitting(value: Any, limit: int) -> tuple[Any, bool]:

@@ -1,15 +1,18 @@
 """Who asks and why: carried along with the code that runs, across tasks and threads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 import msgspec
 
-from flowledger.records import NO_PROMPT, NOBODY, Actor, Prompt
+from flowledger import logs
+from flowledger.records import NO_PROMPT, NOBODY, Actor, Place, Prompt, Record
 
-__all__ = ["EMPTY", "Context", "carried", "context", "current", "told"]
+__all__ = ["EMPTY", "Context", "Pending", "carried", "context", "current", "told", "within"]
+
+MOST_LATE = 10_000
 
 
 class Pending:
@@ -19,7 +22,16 @@ class Pending:
     reported its own usage, so that the outer call does not report the same tokens again.
     """
 
-    __slots__ = ("counted", "first_token_ns", "id", "inner_calls", "start_ns", "started")
+    __slots__ = (
+        "_keep",
+        "_late",
+        "counted",
+        "first_token_ns",
+        "id",
+        "inner_calls",
+        "start_ns",
+        "started",
+    )
 
     def __init__(self, call_id: str, start_ns: int, started: int) -> None:
         self.id = call_id
@@ -28,10 +40,35 @@ class Pending:
         self.first_token_ns: int | None = None
         self.inner_calls = 0
         self.counted = False
+        self._late: list[Record] = []
+        self._keep: Callable[[Record], None] | None = None
+
+    def add(self, record: Record) -> None:
+        """Keep a record that must be stored after this call: when the call is recorded.
+
+        What comes later still, from a thread that outlives the call, is kept at once.
+        """
+        if len(self._late) >= MOST_LATE:
+            logs.warn("capture", "more than %d records inside one call: left out", MOST_LATE)
+            return
+        self._late.append(record)
+        if self._keep is not None:
+            self.recorded(self._keep)
+
+    def recorded(self, keep: Callable[[Record], None]) -> None:
+        """The call itself is recorded: hand on what waits for it."""
+        self._keep = keep
+        with suppress(IndexError):
+            while self._late:
+                keep(self._late.pop(0))
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What every call made from here on inherits."""
+    """What every call made from here on inherits.
+
+    `parent` is the call, stage or job around, `run` the stage or job. `place` is where in a trace
+    things happen here; in the trace of a call that is still under way, `late` takes them.
+    """
 
     actor: Actor = NOBODY
     feature: str | None = None
@@ -39,10 +76,23 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     prompt_version: Prompt = NO_PROMPT
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
     parent: Pending | None = None
+    run: Any = None
+    place: Place | None = None
+    late: Pending | None = None
+
+    @property
+    def job_place(self) -> Place | None:
+        """The place in the trace of a job, whose beginning the journal has already."""
+        return self.place if self.late is None else None
 
 
 EMPTY = Context()
 carried: ContextVar[Context] = ContextVar("flowledger_context", default=EMPTY)
+
+
+def within(place: Place, parent_id: str) -> Place:
+    """Inside of what stands at this place."""
+    return Place(root_id=place.root_id, parent_id=parent_id, experiment=place.experiment)
 
 
 def current() -> Context:

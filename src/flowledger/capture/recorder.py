@@ -26,10 +26,23 @@ from flowledger.capture.context import Context, Pending, current, told
 from flowledger.config import Settings
 from flowledger.errors import ConfigError, RecordError
 from flowledger.journal import Writer
-from flowledger.records import Actor, Call, Outcome, Producer, encode, new_id
+from flowledger.records import (
+    Actor,
+    Artifact,
+    Call,
+    Job,
+    Logged,
+    Outcome,
+    Producer,
+    Record,
+    Span,
+    encode,
+    new_id,
+)
 from flowledger.shipping import Shipper, start_shipping
 
 __all__ = [
+    "DEFAULT_EXPERIMENT",
     "Recorder",
     "active",
     "begin",
@@ -43,6 +56,7 @@ __all__ = [
 ]
 
 STACK_BYTES = 16 << 10
+DEFAULT_EXPERIMENT = "Default"  # MLflow's own
 Keep = Callable[[int, bytes], object]
 
 
@@ -84,11 +98,29 @@ class Recorder:
         if context.parent is not None:
             context.parent.inner_calls += 1
             context.parent.counted |= call.usage.total_tokens is not None
+        pending.recorded(lambda record: self.keep(_with_experiment(record, call.experiment)))
+
+    def keep(self, record: Record) -> None:
+        """Number any other record, and keep it."""
+        seq = next(self._numbers)
+        record = msgspec.structs.replace(record, producer=self.producer_id, seq=seq)
+        try:
+            payload = self.encoded(record)
+        except RecordError as exc:
+            logs.warn("capture", "the content of a record cannot be kept: %s", exc)
+            payload = encode(type(record)(id=record.id, producer=self.producer_id, seq=seq))
+        self._keep(seq, payload)
+
+    def encoded(self, record: Record) -> bytes:
+        """A record as it goes into the journal, its content bounded and plain."""
+        if isinstance(record, Job | Logged | Span):
+            return encode_bounded(record, self._longest_content)
+        return encode(record)
 
     def _call(self, seq: int, pending: Pending, context: Context, seen: dict[str, Any]) -> Call:
         for name in [name for name, value in seen.items() if value is None]:
             del seen[name]
-        actor = self._placed(context.actor)
+        actor = self.placed(context.actor)
         if context.tags:
             seen["tags"] = {**context.tags, **seen.get("tags", {})}
         if context.parent is not None:
@@ -104,22 +136,24 @@ class Recorder:
             inner_calls=pending.inner_calls,
             actor=actor,
             feature=feature,
-            experiment=experiment or self._experiment(feature, actor, pending.start_ns, seen),
+            experiment=experiment
+            or self.experiment_of(feature, actor, pending.start_ns, seen.get("operation")),
             prompt_version=seen.pop("prompt_version", context.prompt_version),
+            place=context.job_place,
             **seen,
         )
 
-    def _placed(self, actor: Actor) -> Actor:
+    def placed(self, actor: Actor) -> Actor:
         """The actor with the environment the settings name, where the context names none."""
         environment = self.settings.environment
         if environment is None or actor.environment is not None:
             return actor
         return msgspec.structs.replace(actor, environment=environment)
 
-    def _experiment(
-        self, feature: str | None, actor: Actor, start_ns: int, seen: dict[str, Any]
+    def experiment_of(
+        self, feature: str | None, actor: Actor, start_ns: int, operation: str | None
     ) -> str | None:
-        """The MLflow experiment of a call that names none."""
+        """The MLflow experiment of a call or job that names none."""
         if self._by_feature:
             return feature
         if feature in self.settings.experiments:
@@ -127,11 +161,18 @@ class Recorder:
         return self.settings.experiment.format(
             feature=feature or "none",
             persona_id=actor.persona_id or "none",
-            operation=seen.get("operation") or "none",
+            operation=operation or "none",
             environment=actor.environment or "none",
             user_id=actor.user_id or "none",
             date=datetime.fromtimestamp(start_ns / 1e9, UTC).date().isoformat(),
         )
+
+
+def _with_experiment(record: Record, experiment: str | None) -> Record:
+    """What was held back for a call that is recorded now, in that call's experiment."""
+    if isinstance(record, Logged | Artifact | Span):
+        return msgspec.structs.replace(record, experiment=experiment or DEFAULT_EXPERIMENT)
+    return record
 
 
 def begin() -> Pending:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from flowledger import config
 from flowledger.capture import recorder
-from flowledger.capture.context import Context, Pending, carried
+from flowledger.capture.context import Context, Pending, carried, within
 from flowledger.capture.prompts import signature
 from flowledger.capture.reading import Reading, read_answer
 from flowledger.records import NO_PROMPT, Kind, Prompt
@@ -227,6 +227,7 @@ class _Under:
     def __enter__(self) -> None:
         outer = carried.get()
         named = _is_named(outer.prompt_version)
+        place = outer.job_place
         inside = Context(
             actor=outer.actor,
             feature=self._inherited.get("feature", outer.feature),
@@ -234,6 +235,8 @@ class _Under:
             prompt_version=outer.prompt_version if named else self._version,
             tags=outer.tags,
             parent=self._pending,
+            run=outer.run,
+            place=None if place is None else within(place, self._pending.id),
         )
         self._token = carried.set(inside)
 

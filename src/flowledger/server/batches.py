@@ -17,7 +17,7 @@ from flowledger.records import Call, Usage, encode_fields, new_id
 from flowledger.store import Refusal
 from flowledger.store.entries import DEFAULT_EXPERIMENT, MAX_EXPERIMENT
 
-__all__ = ["LARGEST", "JsonBatch", "experiments_of", "read_frames", "read_json"]
+__all__ = ["LARGEST", "JsonBatch", "experiments_of", "read_frames", "read_json", "runs_of"]
 
 LARGEST = 2**62  # databases hold 64 bits, sums of two numbers included
 
@@ -95,17 +95,47 @@ def experiments_of(payloads: Sequence[bytes]) -> set[str]:
             found = _place.decode(payload)
         except (msgspec.DecodeError, UnicodeError):
             continue  # the store refuses it
-        if found.type == "call":
-            name = (found.experiment or DEFAULT_EXPERIMENT).replace("\0", "\ufffd")
-            names.add(name[:MAX_EXPERIMENT])
+        alone = found.type == "span" and found.place is None
+        if found.type in ("call", "job") or alone:
+            names.add(_named(found.experiment or DEFAULT_EXPERIMENT))
+        for name in (found.experiment, found.place and found.place.experiment):
+            if found.type in OF_RUNS and name:
+                names.add(_named(name))
     return names
+
+
+def runs_of(payloads: Sequence[bytes]) -> set[str]:
+    """The runs and calls that something is added to by their ids alone."""
+    ids: set[str] = set()
+    for payload in payloads:
+        try:
+            found = _place.decode(payload)
+        except (msgspec.DecodeError, UnicodeError):
+            continue  # the store refuses it
+        if found.type in ("logged", "artifact") and found.run_id and not found.experiment:
+            ids.add(found.run_id)
+        if found.type == "span" and found.place is not None and not found.experiment:
+            ids.add(found.place.root_id)
+    return ids
+
+
+def _named(experiment: str) -> str:
+    return experiment.replace("\0", "\ufffd")[:MAX_EXPERIMENT]
+
+
+class _Within(msgspec.Struct):
+    root_id: str = ""
+    experiment: str | None = None
 
 
 class _Place(msgspec.Struct):
     type: str = ""
     experiment: str | None = None
+    run_id: str = ""
+    place: _Within | None = None
 
 
+OF_RUNS = ("call", "job", "span", "logged", "artifact")
 _place = msgspec.msgpack.Decoder(_Place)
 
 

@@ -105,6 +105,21 @@ class MlflowUsers:
                     " use a key made by `flowledger keys create`",
                 )
 
+    def experiments_of(self, run_ids: Iterable[str]) -> set[str]:
+        """The names of the experiments that these runs are in, those left out that are nowhere."""
+        names: set[str] = set()
+        store = self._auth._get_tracking_store()
+        with _answering():
+            for run_id in sorted(run_ids):
+                try:
+                    run = store.get_run(run_id)
+                except MlflowException as exc:
+                    if exc.error_code != "RESOURCE_DOES_NOT_EXIST":
+                        raise
+                else:
+                    names.add(store.get_experiment(run.info.experiment_id).name)
+        return names
+
     def readable(self, caller: Caller, experiment_ids: Iterable[str]) -> set[str]:
         """Those of these experiments whose runs and traces MLflow would show the caller."""
         if caller.is_admin:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from flowledger.server.batches import JsonBatch, experiments_of, read_frames, read_json
+from flowledger.server.batches import JsonBatch, experiments_of, read_frames, read_json, runs_of
 from flowledger.server.body import Bodies
 from flowledger.server.callers import Caller, caller_of
 from flowledger.server.encodings import ENCODINGS, inflate
@@ -131,7 +131,8 @@ class _Ingest:
     def _check_permission(self, caller: Caller, payloads: Sequence[bytes]) -> None:
         """A user writes only where MLflow lets that user; a key is made for all calls."""
         if self._parts.users is not None and caller.kind == "user":
-            self._parts.users.let_write(caller, experiments_of(payloads))
+            names = experiments_of(payloads) | self._parts.users.experiments_of(runs_of(payloads))
+            self._parts.users.let_write(caller, names)
 
 
 def _content_type(request: Request) -> str:

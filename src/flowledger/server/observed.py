@@ -41,6 +41,7 @@ class ObservedWriter:
 
     def __init__(self, writer: Writer, observers: Sequence[Observer]) -> None:
         self.engine = writer.engine
+        self.mark = writer.mark
         self.known = writer.known
         self.upsert = writer.upsert
         self.among = writer.among

@@ -57,6 +57,8 @@ class Drain:
         if payloads:
             refusals = self._sink.write(payloads, redelivered=self._redelivered)
             self._reject([(payloads[r.place], r.reason) for r in refusals])
+        else:
+            self._sink.write([])
         for read in reads:
             read.segment.acknowledge(read.end)
         self._redelivered = False

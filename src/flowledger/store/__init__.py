@@ -32,7 +32,8 @@ class Sink(Protocol):
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
         """Store a batch of encoded records; when this returns, they are committed.
 
-        Writing a record again changes nothing: its id is known already.
+        Writing a record again changes nothing: its id is known already. An empty batch is a chance
+        to do what was put off; it is written whenever nothing waits.
 
         Args:
             payloads: encoded records, a `Producer` before the first record it wrote.

@@ -13,10 +13,13 @@ import sqlalchemy as sa
 from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Call, Gap, Producer, decode, new_id
+from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id
 from flowledger.store import Refusal
+from flowledger.store.artifacts import Artifacts
 from flowledger.store.corrections import remove_rows, sum_again
-from flowledger.store.entries import Entry, entry
+from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
+from flowledger.store.job_entries import Piece, piece
+from flowledger.store.job_writing import experiments_of, write_pieces
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
@@ -95,6 +98,7 @@ class BulkSink:
         )
         self._outage: _Errors = (sa.exc.SQLAlchemyError, dbapi.Error, OSError)
         self._store_as = store_as
+        self._artifacts = Artifacts(writer)
         self._experiments: dict[str, Experiment] = {}
         self._versions = FewVersions()
         self._stored = 0
@@ -107,10 +111,11 @@ class BulkSink:
         refusals: list[Refusal] = []
         batch = _Batch(payloads, refusals, self._versions)
         with self._told():
-            self._find_experiments({e.experiment for _, e in batch.entries})
-            refused = self._write(batch.entries, batch.producers, batch.gaps)
+            self._find_experiments(_experiments_of(batch.entries))
+            refused = self._write(batch.entries, batch.producers, batch.gaps) if payloads else []
             if refused and len(refused) == len(batch.entries):
                 self._check_ordinary_calls(refused[0].reason)
+            refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
         return [*refusals, *refused]
 
@@ -152,9 +157,17 @@ class BulkSink:
             self._experiments.clear()
             raise _of_database(exc) from exc
 
+    def _deliver_artifacts(self, batch: "_Batch", refused: set[int]) -> list[Refusal]:
+        """After the commit: the artifact store takes no part in our transaction."""
+        delivered = self._artifacts.deliver(
+            [(i, p) for i, p in batch.artifacts() if i not in refused]
+        )
+        self._artifacts.catch_up()
+        return delivered
+
     def _write(
         self,
-        entries: list[tuple[int, Entry]],
+        entries: list[tuple[int, Entry | Piece]],
         producers: list[tuple[Any, ...]],
         gaps: list[tuple[Any, ...]],
     ) -> list[Refusal]:
@@ -173,10 +186,12 @@ class BulkSink:
 
     def _write_rows(
         self,
-        entries: list[Entry],
+        stored: list[Entry | Piece],
         producers: list[tuple[Any, ...]],
         gaps: list[tuple[Any, ...]],
     ) -> None:
+        entries = new = [e for e in stored if isinstance(e, Entry)]
+        pieces = [p for p in stored if isinstance(p, Piece)]
         rows = make_rows(entries, self._experiments, self._store_as).by_table
         ids = [e.call.id for e in entries]
         with self._writer.transaction() as cursor:
@@ -185,6 +200,8 @@ class BulkSink:
                 new = [e for e in entries if e.call.id not in known]
                 rows = make_rows(new, self._experiments, self._store_as).by_table
             self._insert(cursor, rows)
+            traces = "trace" in self._store_as
+            write_pieces(self._writer, cursor, new, pieces, self._experiments, traces=traces)
             if producers:
                 self._writer.upsert(cursor, "llm_producers", producers)
             if gaps:
@@ -203,6 +220,7 @@ class BulkSink:
 
         A database that refuses that one, too, is at fault itself, and no record is.
         """
+        self._find_experiments({DEFAULT_EXPERIMENT})
         name = next(iter(self._experiments))
         ordinary = entry(
             Call(id=new_id(), start_ns=time.time_ns(), experiment=name, prompt="?", response="!")
@@ -258,7 +276,7 @@ class _Batch:
         self, payloads: Sequence[bytes], refusals: list[Refusal], versions: FewVersions
     ) -> None:
         self._versions = versions
-        self.entries: list[tuple[int, Entry]] = []
+        self.entries: list[tuple[int, Entry | Piece]] = []
         self.producers: list[tuple[Any, ...]] = []
         self.gaps: list[tuple[Any, ...]] = []
         self._seen: set[str] = set()
@@ -269,6 +287,11 @@ class _Batch:
                 refusals.append(Refusal(index, str(exc)))
             except Exception as exc:  # noqa: BLE001 - one odd record must not stop the others
                 refusals.append(Refusal(index, f"{type(exc).__name__}: {exc}"))
+
+    def artifacts(self) -> list[tuple[int, Piece]]:
+        """The files among the records, by their places."""
+        pieces = [(index, p) for index, p in self.entries if isinstance(p, Piece)]
+        return [(index, p) for index, p in pieces if isinstance(p.record, Artifact)]
 
     def _take(self, index: int, payload: bytes) -> None:
         record = decode(payload)
@@ -283,7 +306,13 @@ class _Batch:
         elif isinstance(record, Gap):
             self.gaps.append(gap_row(record))
         else:
-            raise RecordError(f"a {type(record).__name__.lower()} cannot be stored by this version")
+            self.entries.append((index, piece(record)))
+
+
+def _experiments_of(entries: list[tuple[int, Entry | Piece]]) -> set[str]:
+    calls = [e for _, e in entries if isinstance(e, Entry)]
+    pieces = [p for _, p in entries if isinstance(p, Piece)]
+    return {call.experiment for call in calls} | experiments_of(calls, pieces)
 
 
 def _spare_the_garbage_collector() -> None:

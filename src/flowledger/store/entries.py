@@ -17,7 +17,7 @@ from flowledger import pricing, tokens
 from flowledger.records import Call, Cost, Kind, Prompt, ToolCall, Usage
 from flowledger.store.signatures import FewVersions, versioned
 
-__all__ = ["Entry", "Trace", "entry", "json_text", "user_of"]
+__all__ = ["Entry", "Trace", "entry", "fitted", "json_text", "own_pairs", "user_of"]
 
 # MLflow's limits: mlflow/utils/validation.py and the widths of its columns, 3.17.2.
 MAX_KEY = 250
@@ -94,14 +94,14 @@ def entry(call: Call, now_ns: int | None = None, versions: FewVersions | None = 
         versions: hashes of prompts that count as versions; all do without.
     """
     notes = list(call.notes)
-    start_ns = _believable(call.start_ns, now_ns or time.time_ns(), notes)
+    start_ns = believable(call.start_ns, now_ns or time.time_ns(), notes)
     call = versioned(tokens.complete(_believable_usage(call, notes)), versions)
     cost = pricing.price(call)
-    name = _text(call.operation or call.function or call.kind, MAX_NAME, notes)
+    name = fitted(call.operation or call.function or call.kind, MAX_NAME, notes)
     return Entry(
         call=call,
         cost=cost,
-        experiment=_text(call.experiment or DEFAULT_EXPERIMENT, MAX_EXPERIMENT),
+        experiment=fitted(call.experiment or DEFAULT_EXPERIMENT, MAX_EXPERIMENT),
         name=name,
         start_ns=start_ns,
         end_ns=start_ns + max(0, call.duration_ns),
@@ -115,7 +115,7 @@ def entry(call: Call, now_ns: int | None = None, versions: FewVersions | None = 
 
 def user_of(call: Call) -> str:
     """MLflow's user of a run: who asked."""
-    return _text(call.actor.user_id or "", MAX_USER)
+    return fitted(call.actor.user_id or "", MAX_USER)
 
 
 def json_text(value: Any) -> str:
@@ -126,7 +126,7 @@ def json_text(value: Any) -> str:
         return msgspec.json.encode(str(value)).decode()
 
 
-def _believable(start_ns: int, now_ns: int, notes: list[str]) -> int:
+def believable(start_ns: int, now_ns: int, notes: list[str]) -> int:
     if YEAR_2000_NS <= start_ns <= now_ns + DAY_NS:
         return start_ns
     notes.append(f"start time {start_ns} ns is not believable; the time of storing stands for it")
@@ -149,7 +149,7 @@ def _believable_usage(call: Call, notes: list[str]) -> Call:
     return msgspec.structs.replace(call, usage=msgspec.structs.replace(usage, **odd))
 
 
-def _text(value: Any, longest: int, notes: list[str] | None = None) -> str:
+def fitted(value: Any, longest: int, notes: list[str] | None = None) -> str:
     """The value as text that every database takes, at most so long; told in `notes` when given."""
     text = value if isinstance(value, str) else _as_text(value)
     if "\0" in text:
@@ -170,7 +170,7 @@ def _as_text(value: Any) -> str:
 
 
 def _optional(value: Any, longest: int) -> str | None:
-    return None if value is None else _text(value, longest)
+    return None if value is None else fitted(value, longest)
 
 
 def _params(call: Call, notes: list[str]) -> list[tuple[str, str]]:
@@ -191,11 +191,11 @@ def _params(call: Call, notes: list[str]) -> list[tuple[str, str]]:
         "audit_reason": actor.audit_reason,
     }
     pairs = {key: value for key, value in ours.items() if value is not None}
-    pairs.update(_own(call.params, "params", notes))
+    pairs.update(own_pairs(call.params, "params", notes))
     # The trace holds a long prompt or response whole, so that is no loss to tell of.
     in_trace = ("prompt", "response")
     return [
-        (key, _text(value, MAX_PARAM, None if key in in_trace else notes))
+        (key, fitted(value, MAX_PARAM, None if key in in_trace else notes))
         for key, value in pairs.items()
     ]
 
@@ -215,8 +215,8 @@ def _metrics(call: Call, cost: Cost | None, notes: list[str]) -> list[tuple[str,
         "success": 1.0 if call.outcome.success else 0.0,
     }
     pairs = {key: value for key, value in ours.items() if value is not None}
-    pairs.update(_own(call.metrics, "metrics", notes))
-    numbers = ((key, _number(value)) for key, value in pairs.items())
+    pairs.update(own_pairs(call.metrics, "metrics", notes))
+    numbers = ((key, number_of(value)) for key, value in pairs.items())
     kept = [(key, number) for key, number in numbers if number is not None]
     if len(kept) < len(pairs):
         notes.append("metrics that are no numbers were left out")
@@ -243,14 +243,16 @@ def _tags(call: Call, name: str, notes: list[str]) -> list[tuple[str, str]]:
         "mlflow.parentRunId": call.parent_id,
     }
     pairs = {key: value for key, value in ours.items() if value is not None}
-    pairs.update((k, v) for k, v in _own(call.tags, "tags", notes).items() if k not in FIXED_TAGS)
-    return [(key, _text(value, MAX_TAG, notes)) for key, value in pairs.items()]
+    pairs.update(
+        (k, v) for k, v in own_pairs(call.tags, "tags", notes).items() if k not in FIXED_TAGS
+    )
+    return [(key, fitted(value, MAX_TAG, notes)) for key, value in pairs.items()]
 
 
 FIXED_TAGS = frozenset(("mlflow.runName", "flowledger.id"))
 
 
-def _own(given: dict[str, Any], what: str, notes: list[str]) -> dict[str, Any]:
+def own_pairs(given: dict[str, Any], what: str, notes: list[str]) -> dict[str, Any]:
     """The caller's own names and values, as many as MLflow takes at once, with names it takes."""
     if not given:
         return given
@@ -259,7 +261,7 @@ def _own(given: dict[str, Any], what: str, notes: list[str]) -> dict[str, Any]:
         if len(kept) == MAX_OWN:
             notes.append(f"{len(given) - MAX_OWN} {what} over the {MAX_OWN} MLflow takes left out")
             break
-        name = _key(key)
+        name = key_of(key)
         if name != key:
             notes.append(f"a name in {what} was changed to {name!r}")
         if value is not None:
@@ -267,14 +269,14 @@ def _own(given: dict[str, Any], what: str, notes: list[str]) -> dict[str, Any]:
     return kept
 
 
-def _key(key: str) -> str:
+def key_of(key: str) -> str:
     """The name with what MLflow does not take in one replaced."""
     name = _odd_key.sub("_", str(key))[:MAX_KEY].strip() or "_"
     unique = posixpath.normpath(name)
     return "_" if unique in (".", "/") or unique.startswith("..") else unique.lstrip("/")
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -303,8 +305,8 @@ def _trace(call: Call, cost: Cost | None, name: str, start_ns: int) -> Trace:
     return Trace(
         name=name,
         span_type=_span_type(call),
-        request_preview=_preview(texts.get("mlflow.spanInputs"), _last_user_text(inputs)),
-        response_preview=_preview(texts.get("mlflow.spanOutputs"), _answer_text(outputs)),
+        request_preview=preview(texts.get("mlflow.spanInputs"), _last_user_text(inputs)),
+        response_preview=preview(texts.get("mlflow.spanOutputs"), _answer_text(outputs)),
         attributes={**attributes, **texts},
         tags=_trace_tags(call),
         prompt=_linked(call.prompt_version),
@@ -312,12 +314,12 @@ def _trace(call: Call, cost: Cost | None, name: str, start_ns: int) -> Trace:
 
 
 def _trace_tags(call: Call) -> list[tuple[str, str]]:
-    tags = [("feature", _text(call.feature, MAX_TAG))] if call.feature else []
+    tags = [("feature", fitted(call.feature, MAX_TAG))] if call.feature else []
     prompt = _linked(call.prompt_version)
     if prompt is None:
         return tags
     linked = [{"name": prompt.name, "version": prompt.version}]
-    return [*tags, ("mlflow.linkedPrompts", _text(json_text(linked), MAX_TAG))]
+    return [*tags, ("mlflow.linkedPrompts", fitted(json_text(linked), MAX_TAG))]
 
 
 def _linked(prompt: Prompt) -> Prompt | None:
@@ -398,7 +400,7 @@ def _content_text(content: Any) -> str:
     return ""
 
 
-def _preview(whole: str | None, text: str) -> str | None:
+def preview(whole: str | None, text: str) -> str | None:
     if whole is None:
         return None
     shown = (text or whole).replace("\0", "\ufffd")

@@ -50,6 +50,8 @@ class HttpSink:
 
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
         """Post a batch; one that is too large for the server goes in halves."""
+        if not payloads:
+            return []
         body = gzip.compress(b"".join(map(frame, payloads)), compresslevel=1)
         response = _request(self._pool, "POST", self._url, body=body, headers=self._headers)
         if response.status == 413:

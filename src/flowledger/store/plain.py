@@ -12,9 +12,10 @@ from typing import Any
 
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Call, decode
+from flowledger.records import Call, Gap, Producer, decode
 from flowledger.store import Refusal
 from flowledger.store.entries import Entry, entry
+from flowledger.store.job_entries import piece
 
 # Read when MLflow is imported or first used: our own back-off does better than minutes of retries,
 # and a batch is acknowledged only once its traces are exported.
@@ -28,6 +29,8 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunStatus, SpanEvent, SpanStatus, SpanStatusCode
 from mlflow.exceptions import MlflowException
+
+from flowledger.store.plain_jobs import PlainJobs
 
 __all__ = ["PlainSink"]
 
@@ -62,19 +65,22 @@ class PlainSink:
         try:
             self._client = MlflowClient(tracking_uri=destination.tracking_uri)
             self._client.search_experiments(max_results=1)
+            self._jobs = PlainJobs(self._client, self._experiment)
         except MlflowException as exc:
             remote = destination.tracking_uri.startswith("http")
             kind = StoreUnavailable if remote else StoreMisconfigured
             raise kind(f"MLflow cannot use its store: {exc.message}") from exc
 
     def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
-        """Store calls one after the other; producers and gaps have no place in plain MLflow."""
+        """Store records one after the other; producers and gaps have no place in plain MLflow."""
         refusals: list[Refusal] = []
         for index, payload in enumerate(payloads):
             try:
                 record = decode(payload)
                 if isinstance(record, Call):
                     self._store(entry(_checked(record)), redelivered)
+                elif not isinstance(record, Producer | Gap):
+                    self._jobs.store(piece(record))
             except RecordError as exc:
                 refusals.append(Refusal(index, str(exc)))
             except MlflowException as exc:
@@ -117,7 +123,7 @@ class PlainSink:
     def _log_run(self, run: Run | None, experiment_id: str, made: Entry) -> str:
         end_ms = made.end_ns // 1_000_000
         if run is None:
-            tags = dict(made.tags)
+            tags = self._jobs.with_parent(dict(made.tags))
             start_ms = made.start_ns // 1_000_000
             run = self._client.create_run(experiment_id, start_ms, tags, made.name)
         self._client.log_batch(

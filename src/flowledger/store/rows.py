@@ -3,7 +3,6 @@
 Pure: no SQL. MLflow's own table definitions say the same columns; a test compares.
 """
 
-import binascii
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from flowledger.records import Gap, Producer
 from flowledger.store.derived import Derived, derive, ledger_text, own_tag
 from flowledger.store.entries import Entry, cost_parts, finite, json_text, token_usage, user_of
+from flowledger.store.spans import span_content, span_id_of
 
 __all__ = ["COLUMNS", "LEDGER", "Experiment", "Rows", "gap_row", "make_rows", "producer_row"]
 
@@ -298,67 +298,22 @@ def _span_row(
     entry: Entry, experiment: Experiment, trace_id: str, costs: tuple[float | None, ...]
 ) -> tuple[Any, ...]:
     call, trace = entry.call, entry.trace
-    span_id = span_id_of(call.id)
+    times = (entry.start_ns, entry.end_ns)
     return (
         trace_id,
         experiment.id,
-        span_id,
+        span_id_of(call.id),
         None,
         trace.name,
         trace.span_type,
         "OK" if call.outcome.success else "ERROR",
         entry.start_ns,
         entry.end_ns,
-        _span_content(entry, span_id),
+        span_content(call.id, call.id, None, trace.name, times, trace.attributes, call.outcome),
         *costs,
         _optional(call.model or call.model_asked, MODEL_DIMENSION),
         _optional(call.provider, MODEL_DIMENSION),
     )
-
-
-def span_id_of(call_id: str) -> str:
-    """The id of a call's root span: the random half of the call's own."""
-    return call_id[16:]
-
-
-def _span_content(entry: Entry, span_id: str) -> str:
-    """The span as MLflow's `Span.to_dict` writes it, ids in base64 of their bytes."""
-    outcome = entry.call.outcome
-    return json_text(
-        {
-            "trace_id": _base64(entry.call.id),
-            "span_id": _base64(span_id),
-            "parent_span_id": None,
-            "name": entry.trace.name,
-            "start_time_unix_nano": entry.start_ns,
-            "end_time_unix_nano": entry.end_ns,
-            "events": [] if outcome.success else [_exception_event(entry)],
-            "status": {
-                "code": "STATUS_CODE_OK" if outcome.success else "STATUS_CODE_ERROR",
-                "message": "" if outcome.success else f"{outcome.error_type}: {outcome.message}",
-            },
-            "attributes": entry.trace.attributes,
-            "links": [],
-        }
-    )
-
-
-def _exception_event(entry: Entry) -> dict[str, Any]:
-    """Source: OpenTelemetry semantic conventions, exceptions on spans."""
-    outcome = entry.call.outcome
-    return {
-        "name": "exception",
-        "time_unix_nano": entry.end_ns,
-        "attributes": {
-            "exception.message": outcome.message or "",
-            "exception.type": outcome.error_type or "",
-            "exception.stacktrace": outcome.stack or "",
-        },
-    }
-
-
-def _base64(hexadecimal: str) -> str:
-    return binascii.b2a_base64(bytes.fromhex(hexadecimal), newline=False).decode()
 
 
 def _ledger_row(

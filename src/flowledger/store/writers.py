@@ -53,6 +53,8 @@ class Writer(Protocol):
     """One database, written by one thread."""
 
     engine: sa.Engine
+    mark: str
+    """What stands for a value in this database's statements."""
 
     def transaction(self) -> Any:
         """A context manager around one transaction: gives a cursor, commits or rolls back."""
@@ -85,6 +87,8 @@ class Writer(Protocol):
 
 class SqliteWriter:
     """Writes to a SQLite file."""
+
+    mark = "?"
 
     def __init__(self, uri: str) -> None:
         self._path = Path(sa.make_url(uri).database or ":memory:")
@@ -150,6 +154,8 @@ class SqliteWriter:
 
 class PostgresWriter:
     """Writes to a PostgreSQL database with psycopg 3."""
+
+    mark = "%s"
 
     def __init__(self, uri: str) -> None:
         # PgBouncer in transaction mode gives each transaction another server connection, where a

@@ -10,23 +10,32 @@ from typing import Any
 from flowledger import config
 from flowledger.capture import recorder
 from flowledger.errors import RecordError
-from flowledger.records import Call, Record, decode, new_id
+from flowledger.records import Call, Job, Record, decode, new_id
 from flowledger.store import Refusal
 
-__all__ = ["MemorySink", "capture_calls"]
+__all__ = ["Captured", "MemorySink", "capture_calls"]
+
+
+class Captured(list[Call]):
+    """The calls recorded; `records` holds them too, in order among jobs, spans and artifacts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[Record] = []
 
 
 @contextmanager
-def capture_calls(**settings: Any) -> Iterator[list[Call]]:
+def capture_calls(**settings: Any) -> Iterator[Captured]:
     """Collect the calls recorded inside, as they would be stored, and write no journal.
 
     Args:
         settings: fields of `flowledger.config.Settings`, besides those of the environment.
     """
-    calls: list[Call] = []
+    calls = Captured()
 
     def keep(seq: int, payload: bytes) -> None:
         record = decode(payload)
+        calls.records.append(record)
         if isinstance(record, Call):
             calls.append(record)
 
@@ -38,7 +47,10 @@ def capture_calls(**settings: Any) -> Iterator[list[Call]]:
 
 
 class MemorySink:
-    """A `Sink` that keeps records in `records`, each id once, and refuses what is no record."""
+    """A `Sink` that keeps records in `records`, each id once, and refuses what is no record.
+
+    Of a job it keeps the end, once there is one.
+    """
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
@@ -54,7 +66,9 @@ class MemorySink:
             except RecordError as exc:
                 refusals.append(Refusal(index, str(exc)))
             else:
-                self.records.setdefault(record.id, record)
+                known = self.records.setdefault(record.id, record)
+                if isinstance(known, Job) and known.running:
+                    self.records[record.id] = record
         return refusals
 
     def close(self) -> None:
