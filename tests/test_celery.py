@@ -1,5 +1,6 @@
 """Celery: a task's calls know who asked where the task was sent."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from flowledger.testing import capture_calls
 def app() -> Iterator[Celery]:
     """An application whose tasks record calls, and a worker of it in a thread."""
     app = Celery("shop", broker="memory://", backend="cache+memory://")
+    level = logging.getLogger().level  # the worker sets its own, and for good
     app.conf.update(task_always_eager=False, broker_connection_retry_on_startup=True)
 
     @app.task(name="shop.ask", bind=True)  # type: ignore[untyped-decorator]
@@ -33,6 +35,7 @@ def app() -> Iterator[Celery]:
     assert instrument()
     with start_worker(app, perform_ping_check=False, shutdown_timeout=30):
         yield app
+    logging.getLogger().setLevel(level)
 
 
 @contextmanager

@@ -222,15 +222,19 @@ def test_a_record_that_interrupts_another_one_on_the_same_thread_is_kept_after_i
 ) -> None:
     journal = writer(tmp_path / "journal", on_trouble=lambda reason: None)
 
+    seconds = 0.0005
+
     def interrupt(number: int, frame: object) -> None:
         journal.append(10_000 + number, b"interrupting")
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # never while one is under way
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         for seq in range(5000):
             assert journal.append(seq, b"interrupted")
     finally:
+        seconds = 0.0  # none is armed any more
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     journal.close()

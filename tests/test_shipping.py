@@ -188,7 +188,7 @@ def test_collecting_once_tells_why_the_store_did_not_take_it(home: Path) -> None
     journal_of(settings.journal_folder, a_call()).close()
     error = Collector(settings.journal_folder, settings.destination).run_once(timeout=0.1)
     assert error is not None
-    assert "does not take calls" in error
+    assert "does not answer" in error
     assert 1 == len(list(segment_paths(settings.journal_folder)))
 
 

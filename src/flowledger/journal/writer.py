@@ -74,11 +74,11 @@ class Writer:
             payload: the encoded record, at most `frames.MAX_PAYLOAD` bytes.
         """
         framed = frames.frame(payload)
-        if self._held.by_this_thread():
+        with self._held as alone:
+            if alone:
+                return self._keep(seq, framed)
             self._held.late.append((seq, framed))
             return True
-        with self._held:
-            return self._keep(seq, framed)
 
     def written(self) -> dict[Path, int]:
         """Every segment this process wrote, and up to which offset."""
@@ -207,22 +207,24 @@ class _Held:
 
     def __init__(self, keep: Callable[[int, bytes], bool]) -> None:
         self._keep = keep
-        self._lock = threading.Lock()
-        self._holder = 0
+        self._lock = threading.RLock()
+        self._depth = 0
         self.late: deque[tuple[int, bytes]] = deque()
 
-    def by_this_thread(self) -> bool:
-        """Whether the thread that asks holds the lock already."""
-        return self._holder == threading.get_ident()
-
-    def __enter__(self) -> None:
+    def __enter__(self) -> bool:
+        """Hold the lock; whether this thread did not hold it already."""
         self._lock.acquire()
-        self._holder = threading.get_ident()
+        self._depth += 1
+        return self._depth == 1
 
     def __exit__(self, *exc_info: object) -> None:
-        while self.late:
-            self._keep(*self.late.popleft())
-        self._holder = 0
+        self._depth -= 1
+        # Whoever interrupts from here on, at depth 0, keeps a record by itself.
+        while self.late and self._depth == 0:
+            self._depth = 1
+            while self.late:
+                self._keep(*self.late.popleft())
+            self._depth = 0
         self._lock.release()
 
 
