@@ -8,7 +8,12 @@ import sqlalchemy as sa
 
 from tests.faults.processes import Application, Host, Ledger, stopped, until
 
-FITS_NO_COLUMN = {"latency_ms": 9e12}  # it ends after the year 2262
+IS_REFUSED = {"operation": "poison"}
+REFUSE = {
+    "sqlite": "CREATE TRIGGER refuse BEFORE INSERT ON llm_calls WHEN NEW.operation = 'poison'"
+    " BEGIN SELECT RAISE(ABORT, 'poison'); END",
+    "postgresql": "ALTER TABLE llm_calls ADD CONSTRAINT refuse CHECK (operation <> 'poison')",
+}
 IS_NO_RECORD = {"operation": 7}
 
 
@@ -30,9 +35,13 @@ def test_only_the_records_that_cannot_be_stored_are_refused(host: Host, database
     application = host.start(database_uri)
     application.ask("calls")
     assert application.ask("flush")
+    engine = sa.create_engine(database_uri)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(REFUSE[engine.dialect.name])
+    engine.dispose()
 
     good = [{"prompt": f"call {number}"} for number in range(100)]
-    delivered(host, application, *good, FITS_NO_COLUMN, *good, IS_NO_RECORD, *good)
+    delivered(host, application, *good, IS_REFUSED, *good, IS_NO_RECORD, *good)
     assert 301 == ledger.count()
     assert ["not a record", "the database refuses it"] == reasons(host)
 
@@ -40,11 +49,11 @@ def test_only_the_records_that_cannot_be_stored_are_refused(host: Host, database
     assert 303 == ledger.count()
     assert 4 == len(host.rejected())
 
-    delivered(host, application, FITS_NO_COLUMN, FITS_NO_COLUMN)
+    delivered(host, application, IS_REFUSED, IS_REFUSED)
     assert 303 == ledger.count()
     assert 6 == len(host.rejected())
 
-    delivered(host, application, FITS_NO_COLUMN)
+    delivered(host, application, IS_REFUSED)
     delivered(host, application, *good)
     assert 403 == ledger.count()
     assert 7 == len(host.rejected())
