@@ -16,7 +16,6 @@ from flowledger.questions import (
     Ledger,
     LedgerSize,
     Losses,
-    RecentCall,
     catalog,
 )
 from flowledger.questions.catalog import parse
@@ -28,7 +27,6 @@ from tests.calls import NOW_NS, a_call
 
 PROCESS = "0" * 32
 ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
-    "recent_calls": RecentCall,
     "call_by_id": CallRow,
     "ledger_size": LedgerSize,
     "dropped_records": Losses,
@@ -107,7 +105,7 @@ def test_a_file_is_taken_apart_into_named_and_described_blocks() -> None:
 
 
 def test_a_block_knows_the_names_of_its_values() -> None:
-    assert {"limit"} == catalog()["recent_calls"].parameters
+    assert {"first", "beyond", "limit"} == catalog()["ids_between"].parameters
 
 
 @pytest.mark.parametrize(

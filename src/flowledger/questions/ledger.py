@@ -72,7 +72,7 @@ class Ledger:
 
     def recent(self, limit: int = 20) -> list[RecentCall]:
         """The latest calls, newest first."""
-        return self._ask("recent_calls", RecentCall, limit=limit)
+        return self.over().calls(limit).rows
 
     def over(self, window: Window = ALWAYS, filters: Filters = ANY) -> Over:
         """Questions to one window of the ledger.

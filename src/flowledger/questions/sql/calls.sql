@@ -1,27 +1,4 @@
--- Single calls: the latest ones, and everything kept about one.
-
--- name: recent_calls
--- The latest calls by start, newest first; calls of the same millisecond by their id.
-SELECT
-    id,
-    parent_id,
-    start_ms,
-    feature,
-    operation,
-    kind,
-    provider,
-    model,
-    user_id,
-    session_id,
-    persona_id,
-    total_tokens,
-    cost_usd,
-    latency_ms,
-    success,
-    error_type
-FROM llm_calls
-ORDER BY start_ms DESC, id DESC
-LIMIT :limit
+-- Single calls: everything kept about one.
 
 -- name: ids_between
 -- Ids from one text up to but without another, as many as asked for: those with a certain beginning.
