@@ -3,9 +3,10 @@
 import gc
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -261,8 +262,13 @@ class BulkSink:
         """Analyze each time the number of calls has doubled."""
         self._stored += stored
         if self._stored >= self._analyze_at:
-            self._writer.analyze()
             self._analyze_at = self._stored * 2
+            # Beside the batches, which would wait for seconds.
+            threading.Thread(target=self._analyze, daemon=True).start()
+
+    def _analyze(self) -> None:
+        with suppress(sa.exc.SQLAlchemyError):
+            self._writer.analyze()
 
 
 class _NotKept(Exception):
