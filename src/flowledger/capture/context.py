@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any
 
 import msgspec
@@ -10,7 +10,17 @@ import msgspec
 from flowledger import logs
 from flowledger.records import NO_PROMPT, NOBODY, Actor, Place, Prompt, Record
 
-__all__ = ["EMPTY", "Context", "Pending", "carried", "context", "current", "told", "within"]
+__all__ = [
+    "EMPTY",
+    "Context",
+    "Pending",
+    "carried",
+    "context",
+    "current",
+    "leave",
+    "told",
+    "within",
+]
 
 MOST_LATE = 10_000
 
@@ -151,9 +161,16 @@ def context(
     try:
         yield
     finally:
-        # An async generator may be closed from another task, where this token means nothing.
-        with suppress(ValueError):
-            carried.reset(token)
+        leave(token)
+
+
+def leave(token: "Token[Context]") -> None:
+    """Take back what `carried.set` gave this token for.
+
+    A generator may be closed from another task, where the token means nothing.
+    """
+    with suppress(ValueError):
+        carried.reset(token)
 
 
 def _given(**fields: object) -> dict[str, str]:

@@ -5,7 +5,6 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
@@ -14,7 +13,7 @@ import msgspec
 
 from flowledger import config, logs, records
 from flowledger.capture import recorder
-from flowledger.capture.context import Context, Pending, carried, within
+from flowledger.capture.context import Context, Pending, carried, leave, within
 from flowledger.capture.recorder import DEFAULT_EXPERIMENT, Recorder
 from flowledger.capture.runs import Run, guarded
 from flowledger.records import Outcome, Place, new_id
@@ -105,9 +104,7 @@ class Job(Run):
     ) -> None:
         duration = time.perf_counter_ns() - self._started
         if self._token is not None:
-            # A generator may be closed from another task, where this token means nothing.
-            with suppress(ValueError):
-                carried.reset(self._token)
+            leave(self._token)
             self._token = None
         if self._begun is not None and self._pid == os.getpid():
             begun = self._begun

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from flowledger.capture.context import carried
+from flowledger.capture.context import carried, leave
 from flowledger.errors import PromptError
 from flowledger.records import Prompt
 
@@ -59,7 +59,7 @@ class PromptTemplate(msgspec.Struct, frozen=True, kw_only=True):
         try:
             yield text
         finally:
-            carried.reset(token)
+            leave(token)
 
 
 def prompt(name: str, template: str, version: object = None) -> PromptTemplate:

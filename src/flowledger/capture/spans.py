@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +10,7 @@ import msgspec
 
 from flowledger import records
 from flowledger.capture import recorder
-from flowledger.capture.context import Context, Pending, carried, told, within
+from flowledger.capture.context import Context, Pending, carried, leave, told, within
 from flowledger.capture.recorder import Recorder
 from flowledger.capture.runs import guarded, keep
 from flowledger.records import Outcome, Place, new_id
@@ -86,9 +85,7 @@ class Span:
     ) -> None:
         duration = time.perf_counter_ns() - self._pending.started
         if self._token is not None:
-            # A generator may be closed from another task, where this token means nothing.
-            with suppress(ValueError):
-                carried.reset(self._token)
+            leave(self._token)
             self._token = None
             guarded(lambda active: self._end(active, duration, error))
 
