@@ -97,7 +97,6 @@ def _together(table: str, name: str) -> str:
 STATEMENTS = (
     f"INSERT INTO llm_groups (group_id, {', '.join(GROUPED)})"
     f" SELECT DISTINCT m.group_id, {_grouped} FROM llm_measured m WHERE m.id IN ({{ids}})"
-    " AND m.group_id NOT IN (SELECT group_id FROM llm_groups)"
     " ORDER BY m.group_id ON CONFLICT (group_id) DO NOTHING",
     _upsert(
         "llm_rollup",
