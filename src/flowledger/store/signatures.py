@@ -14,10 +14,11 @@ FIXED_ROLES = ("system", "developer")
 FIXED_FIELDS = ("instructions", "system")
 HASH_LENGTH = 16
 MOST_VERSIONS = 100
+MOST_FEATURES = 1000
 
 
 class FewVersions:
-    """The first so many hashes of each feature.
+    """The first so many hashes of each of the first features.
 
     Instructions that hold a document or a name are others in every call: those are no versions, and
     a sum for each would be as long as the ledger itself.
@@ -29,6 +30,8 @@ class FewVersions:
 
     def admit(self, feature: str | None, digest: str) -> bool:
         """Whether this hash is one of them."""
+        if feature not in self._seen and len(self._seen) >= MOST_FEATURES:
+            return False
         seen = self._seen.setdefault(feature, set())
         if digest not in seen and len(seen) >= self._most:
             return False
