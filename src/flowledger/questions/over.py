@@ -169,11 +169,7 @@ class Over:
         Raises:
             QuestionError: the token is none that was given out.
         """
-        sources, limit = self._sources(), _bounded(limit)
-        before_ms, before_id = _position(page)
-        at = {"limit": limit + 1, "before_ms": before_ms, "before_id": before_id}
-        rows = self._ask(RecentCall, "calls_page", sources, {"calls": sources.calls}, **at)
-        return _page(rows, limit, lambda row: f"{row.start_ms}-{row.id}")
+        return self._paged(RecentCall, "calls_page", limit, page, ("start_ms", "id"))
 
     def sessions(self, limit: int = 50, page: str | None = None) -> Page[Session]:
         """Sessions from the one that was last active on, with the sums over their calls.
@@ -181,11 +177,7 @@ class Over:
         Raises:
             QuestionError: the token is none that was given out.
         """
-        sources, limit = self._sources(), _bounded(limit)
-        before_ms, before_id = _position(page)
-        at = {"limit": limit + 1, "before_ms": before_ms, "before_id": before_id}
-        rows = self._ask(Session, "sessions_page", sources, {"calls": sources.calls}, **at)
-        return _page(rows, limit, lambda row: f"{row.last_ms}-{row.session_id}")
+        return self._paged(Session, "sessions_page", limit, page, ("last_ms", "session_id"))
 
     def _sources(self, window: Window | None = None) -> Sources:
         wanted = self._filters.experiment
@@ -196,6 +188,20 @@ class Over:
 
     def _sums(self, sources: Sources) -> Sums:
         return self._ask(Sums, "numbers", sources, {"measured": sources.measured()})[0]
+
+    def _paged(
+        self, row: type[R], name: str, limit: int, page: str | None, order: tuple[str, str]
+    ) -> Page[R]:
+        """One page of rows in descending order of these two fields, which make its token."""
+        before_ms, before_id = _position(page)
+        more = _bounded(limit) + 1  # one beyond the page tells whether there is another
+        sources = self._sources()
+        at = {"limit": more, "before_ms": before_ms, "before_id": before_id}
+        rows = self._ask(row, name, sources, {"calls": sources.calls}, **at)
+        if len(rows) < more:
+            return Page(rows, None)
+        last = rows[limit - 1]
+        return Page(rows[:limit], "-".join(str(getattr(last, field)) for field in order))
 
     def _latest(self, row: type[R], name: str, limit: int) -> list[R]:
         sources = self._sources()
@@ -258,11 +264,6 @@ def _position(page: str | None) -> tuple[int, str]:
     if found is None:
         raise QuestionError(f"page={page[:50]!r}: give the `next` of the page before")
     return int(found[1]), found[2]
-
-
-def _page(rows: list[R], limit: int, token: Callable[[R], str]) -> Page[R]:
-    more = len(rows) > limit
-    return Page(rows[:limit], token(rows[limit - 1]) if more else None)
 
 
 def _percentiles(histogram: list[tuple[int, int]]) -> Percentiles:

@@ -10,13 +10,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from flowledger.errors import FlowledgerError, NotFound, StoreError
+from flowledger.errors import FlowledgerError, NotFound, QuestionError, StoreError
 
 __all__ = [
     "COMMON",
     "Problem",
     "add_problem_handlers",
     "answer_to",
+    "as_http",
     "busy",
     "documented",
     "unavailable",
@@ -89,12 +90,20 @@ def _place(location: tuple[Any, ...]) -> str:
 
 
 async def _ours(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, FlowledgerError)
+    return answer_to(as_http(exc))
+
+
+def as_http(exc: FlowledgerError) -> HTTPException:
+    """What a client is told of an error of ours."""
     if isinstance(exc, NotFound):
-        return answer_to(HTTPException(404, str(exc)))
+        return HTTPException(404, str(exc))
+    if isinstance(exc, QuestionError):
+        return HTTPException(422, str(exc))
     if isinstance(exc, StoreError):
         _log.warning("the database cannot be used: %s", first_line(exc))
-        return answer_to(unavailable("the database does not answer now: try again later"))
-    return answer_to(HTTPException(400, str(exc)))
+        return unavailable("the database does not answer now: try again later")
+    return HTTPException(400, str(exc))
 
 
 async def _fault(request: Request, exc: Exception) -> JSONResponse:

@@ -1,17 +1,16 @@
 """How routes ask the ledger: in a thread, as whoever sent the request, with errors as HTTP."""
 
-import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
 from flowledger.config import Destination, Settings
-from flowledger.errors import NotFound, QuestionError, StoreError
+from flowledger.errors import FlowledgerError
 from flowledger.questions import Ledger
+from flowledger.server.problems import as_http
 
 if TYPE_CHECKING:  # they import MLflow, which an app that only asks does without
     from flowledger.server.callers import Caller
@@ -22,8 +21,6 @@ __all__ = ["Asker", "LocalAsker", "Question", "ServerAsker"]
 T = TypeVar("T")
 # What is asked: of the ledger, by somebody who may read these experiments; None is all of them.
 Question = Callable[[Ledger, Collection[int] | None], T]
-
-_log = logging.getLogger("flowledger.server")
 
 
 class Asker(Protocol):
@@ -57,14 +54,16 @@ class LocalAsker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._open = _Opened(settings)
+        self._open = _Opened(settings, lambda: _make_tables(settings.destination))
 
     async def ask(self, request: Request, question: Question[T]) -> T:
         """What the question returns, about every experiment."""
 
         def answer() -> T:
-            with _told():
+            try:
                 return question(self._open.ledger(), None)
+            except FlowledgerError as exc:  # the app has no handler for our errors
+                raise as_http(exc) from exc
 
         return await run_in_threadpool(answer)
 
@@ -82,15 +81,14 @@ class ServerAsker:
     def __init__(self, parts: "Parts") -> None:
         self.settings = parts.common
         self._parts = parts
-        self._open = _Opened(self.settings)
+        self._open = _Opened(self.settings, lambda: parts.database.engine)
 
     async def ask(self, request: Request, question: Question[T]) -> T:
         """What the question returns, about the experiments that the user may read."""
 
         def answer() -> T:
-            with _told():
-                ledger = self._open.ledger()
-                return question(ledger, self._readable(request, ledger))
+            ledger = self._open.ledger()
+            return question(ledger, self._readable(request, ledger))
 
         return await self._parts.ask(answer)
 
@@ -116,15 +114,16 @@ class ServerAsker:
 class _Opened:
     """The ledger, opened when it is first asked; its tables are made where they are missing."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_tables: Callable[[], object]) -> None:
         self._settings = settings
+        self._make_tables = make_tables
         self._opening = threading.Lock()
         self._ledger: Ledger | None = None
 
     def ledger(self) -> Ledger:
         with self._opening:
             if self._ledger is None:
-                _make_tables(self._settings.destination)
+                self._make_tables()
                 self._ledger = Ledger(self._settings.tracking_uri)
             return self._ledger
 
@@ -141,18 +140,3 @@ def _caller(request: Request) -> "Caller":
     from flowledger.server.callers import caller_of
 
     return caller_of(request)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What a question raises, as an answer that says what to change."""
-    try:
-        yield
-    except NotFound as exc:
-        raise HTTPException(404, str(exc)) from exc
-    except QuestionError as exc:
-        raise HTTPException(422, str(exc)) from exc
-    except StoreError as exc:
-        _log.warning("a question is not answered: %s", str(exc).partition("\n")[0][:300])
-        sentence = "the database does not answer now: try again later"
-        raise HTTPException(503, sentence, {"Retry-After": "1"}) from exc

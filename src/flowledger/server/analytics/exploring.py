@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from flowledger.questions import DIMENSIONS, Session, Slice, Window
+from flowledger.questions import DIMENSIONS, Session, Slice
 from flowledger.questions.over import PAGE_TOKEN
 from flowledger.questions.tracking import time_text
 from flowledger.server.analytics.answers import Number, Speed
@@ -153,9 +153,7 @@ class _Exploring:
         """Calls from the latest on; with `session_id=` the turns of a session."""
         found = await self._asker.ask(
             request,
-            lambda ledger, may: ledger.over(Window.last(days), about.filters(may)).calls(
-                limit, page
-            ),
+            lambda ledger, may: about.over(ledger, may, days).calls(limit, page),
         )
         rows = [
             CallInList(start=time_text(row.start_ms), **_without(row, "start_ms"))
@@ -181,9 +179,7 @@ class _Exploring:
         """Sessions from the one that was last active on."""
         found = await self._asker.ask(
             request,
-            lambda ledger, may: ledger.over(Window.last(days), about.filters(may)).sessions(
-                limit, page
-            ),
+            lambda ledger, may: about.over(ledger, may, days).sessions(limit, page),
         )
         rows = [
             SessionInList(
@@ -208,7 +204,7 @@ class _Exploring:
         """Calls, tokens and cost by any dimension; by `user_id` those who use the most."""
         rows = await self._asker.ask(
             request,
-            lambda ledger, may: ledger.over(Window.last(days), about.filters(may)).by(by, limit),
+            lambda ledger, may: about.over(ledger, may, days).by(by, limit),
         )
         parts = [Part(value=row.value, **_numbers(row)) for row in rows]
         return Usage(by=by, period_days=days, usage=parts)
@@ -217,7 +213,7 @@ class _Exploring:
         """How long calls take: what 50, 90, 95 and 99 per cent of them do not exceed."""
         found = await self._asker.ask(
             request,
-            lambda ledger, may: ledger.over(Window.last(days), about.filters(may)).percentiles(),
+            lambda ledger, may: about.over(ledger, may, days).percentiles(),
         )
         return Percentiles(period_days=days, **msgspec.structs.asdict(found))
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from flowledger.questions import Filters, Ledger, Over, Percentiles, Window
+from flowledger.questions import Filters, Ledger, Over, Percentiles, Sums
 from flowledger.questions.tracking import time_text
 from flowledger.server.analytics.answers import (
     Change,
@@ -25,12 +25,13 @@ from flowledger.server.analytics.answers import (
 )
 from flowledger.server.analytics.asking import Asker
 from flowledger.server.analytics.experiments import recreate
-from flowledger.server.analytics.parameters import About, Days, Limit, Wanted
+from flowledger.server.analytics.parameters import About, Days, Limit
 from flowledger.server.problems import documented
 
 __all__ = ["router"]
 
 PREFIX = "/api/analytics/mlflow"
+LATEST_ERRORS = 10
 Period = Annotated[str, Query(pattern="^(day|hour)$", description="`day` or `hour`, in UTC.")]
 ANSWERS = documented(
     _404="No call has that feature, or there is no such experiment.",
@@ -67,32 +68,38 @@ class _Analytics:
 
     async def overview(self, request: Request, about: About, days: Days = 7) -> Overview:
         """All calls of the window in numbers, with the change against the window before."""
-        return await self._asker.ask(
-            request, lambda ledger, may: _overview(_over(ledger, about, may, days), days)
-        )
+
+        def overview(ledger: Ledger, may: Collection[int] | None) -> Overview:
+            over = about.over(ledger, may, days)
+            return _overview(over, days, over.sums())
+
+        return await self._asker.ask(request, overview)
 
     async def trends(
         self, request: Request, about: About, days: Days = 30, period: Period = "day"
     ) -> Trends:
         """The window day by day, or hour by hour."""
         return await self._asker.ask(
-            request, lambda ledger, may: _trends(_over(ledger, about, may, days), days, period)
+            request, lambda ledger, may: _trends(about.over(ledger, may, days), days, period)
         )
 
     async def errors(
-        self, request: Request, about: About, days: Days = 7, limit: Limit = 10
+        self, request: Request, about: About, days: Days = 7, limit: Limit = LATEST_ERRORS
     ) -> Errors:
         """What failed, by type, with the latest calls that did."""
-        return await self._asker.ask(
-            request, lambda ledger, may: _errors(_over(ledger, about, may, days), days, limit)
-        )
+
+        def errors(ledger: Ledger, may: Collection[int] | None) -> Errors:
+            over = about.over(ledger, may, days)
+            return _errors(over, days, over.sums(), limit)
+
+        return await self._asker.ask(request, errors)
 
     async def model_comparison(
         self, request: Request, about: About, days: Days = 30
     ) -> ModelComparison:
         """Models side by side: speed, cost, success and scores."""
         return await self._asker.ask(
-            request, lambda ledger, may: _models(_over(ledger, about, may, days), days)
+            request, lambda ledger, may: _models(about.over(ledger, may, days), days)
         )
 
     async def prompt_analysis(
@@ -100,13 +107,13 @@ class _Analytics:
     ) -> PromptAnalysis:
         """Prompt versions, the one used last first."""
         return await self._asker.ask(
-            request, lambda ledger, may: _prompts(_over(ledger, about, may, days), days)
+            request, lambda ledger, may: _prompts(about.over(ledger, may, days), days)
         )
 
     async def report(self, request: Request, about: About, days: Days = 30) -> Report:
         """Overview, trends, errors, models and prompts over one window."""
         return await self._asker.ask(
-            request, lambda ledger, may: _report(_over(ledger, about, may, days), days)
+            request, lambda ledger, may: _report(about.over(ledger, may, days), days)
         )
 
     async def health(self, request: Request) -> Health:
@@ -121,12 +128,8 @@ class _Analytics:
         return await self._asker.ask(request, lambda ledger, _: recreate(ledger, settings))
 
 
-def _over(ledger: Ledger, about: Wanted, may: Collection[int] | None, days: int) -> Over:
-    return ledger.over(Window.last(days), about.filters(may))
-
-
-def _overview(over: Over, days: int) -> Overview:
-    sums, speed = over.sums(), over.percentiles()
+def _overview(over: Over, days: int, sums: Sums) -> Overview:
+    speed = over.percentiles()
     return Overview(
         period_days=days,
         total_runs=sums.calls,
@@ -160,8 +163,7 @@ def _trends(over: Over, days: int, period: str = "day") -> Trends:
     return Trends(period_days=days, trends=rows)
 
 
-def _errors(over: Over, days: int, limit: int = 10) -> Errors:
-    sums = over.sums()
+def _errors(over: Over, days: int, sums: Sums, limit: int = LATEST_ERRORS) -> Errors:
     failed = [row for row in over.by("error_type") if row.failed]
     return Errors(
         period_days=days,
@@ -184,11 +186,12 @@ def _prompts(over: Over, days: int) -> PromptAnalysis:
 
 
 def _report(over: Over, days: int) -> Report:
+    sums = over.sums()
     return Report(
         period_days=days,
-        overview=_overview(over, days),
+        overview=_overview(over, days, sums),
         trends=_trends(over, days),
-        errors=_errors(over, days),
+        errors=_errors(over, days, sums),
         model_comparison=_models(over, days),
         prompt_analysis=_prompts(over, days),
         generated_at=now_text(),

@@ -5,10 +5,10 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Query
 
-from flowledger.questions import Filters
+from flowledger.questions import Filters, Ledger, Over, Window
 from flowledger.questions.window import LONGEST_DAYS
 
-__all__ = ["About", "Days", "Limit", "Wanted"]
+__all__ = ["About", "Days", "Limit"]
 
 Days: TypeAlias = Annotated[
     int,
@@ -54,9 +54,9 @@ class Wanted:
             "tag": tag,
         }
 
-    def filters(self, readable: Collection[int] | None) -> Filters:
-        """The same for somebody who may read these experiments."""
-        return Filters(**self._given, readable=readable)
+    def over(self, ledger: Ledger, readable: Collection[int] | None, days: int) -> Over:
+        """The last days of the ledger, for somebody who may read these experiments."""
+        return ledger.over(Window.last(days), Filters(**self._given, readable=readable))
 
 
 About: TypeAlias = Annotated[Wanted, Depends()]
