@@ -15,14 +15,15 @@ from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
 from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id
-from flowledger.store import Refusal
+from flowledger.store import Refusal, chain
 from flowledger.store.artifacts import Artifacts
 from flowledger.store.corrections import remove_rows, sum_again
 from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
 from flowledger.store.job_writing import experiments_of, write_pieces
+from flowledger.store.leaves import KEPT, Leaves, leaves_of
 from flowledger.store.rollup import add_calls
-from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
+from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
 from flowledger.store.signatures import FewVersions
 from flowledger.store.writers import Writer, check_answers, open_writer
@@ -128,6 +129,8 @@ class BulkSink:
         """
         with self._told(), self._writer.transaction() as cursor:
             sum_again(cursor, remove_rows(self._writer, cursor, ids))
+            gone = Leaves([[]], [(bytes.fromhex(one), 0, b"") for one in ids])
+            chain.append(self._writer, cursor, "removal", gone)
 
     def correct(self, call: Call) -> None:
         """Store a call in the place of the one with the same id, or anew.
@@ -143,6 +146,7 @@ class BulkSink:
                 days = remove_rows(self._writer, cursor, [call.id])
                 self._insert(cursor, rows)
                 sum_again(cursor, days)
+                chain.append(self._writer, cursor, "correction", leaves_of(rows))
 
     def close(self) -> None:
         """Close the connections."""
@@ -202,11 +206,30 @@ class BulkSink:
                 rows = make_rows(new, self._experiments, self._store_as).by_table
             self._insert(cursor, rows)
             traces = "trace" in self._store_as
-            write_pieces(self._writer, cursor, new, pieces, self._experiments, traces=traces)
-            if producers:
-                self._writer.upsert(cursor, "llm_producers", producers)
-            if gaps:
-                self._writer.upsert(cursor, "llm_gaps", gaps)
+            written = write_pieces(
+                self._writer, cursor, new, pieces, self._experiments, traces=traces
+            )
+            for table, told in (("llm_producers", producers), ("llm_gaps", gaps)):
+                written += self._write_told(cursor, table, told)
+            if rows[LEDGER]:
+                chain.append(self._writer, cursor, "batch", leaves_of(rows))
+            if written:
+                leaves = chain.row_leaves(self._writer, cursor, written)
+                chain.append(self._writer, cursor, "jobs", Leaves(rows=leaves))
+
+    def _write_told(
+        self, cursor: Any, table: str, told: list[tuple[Any, ...]]
+    ) -> list[tuple[str, tuple[Any, ...]]]:
+        """Write what is told of producers; returns those that were not told like that before."""
+        if not told:
+            return []
+        kept = KEPT[table]
+        places = [COLUMNS[table].index(name) for name in (kept.owner, *kept.keys)]
+        keys = [(table, tuple([row[place] for place in places])) for row in told]
+        before = set(chain.row_leaves(self._writer, cursor, keys))
+        self._writer.upsert(cursor, table, told)
+        changed = set(chain.row_leaves(self._writer, cursor, keys)) - before
+        return [key for key in keys if any(leaf.is_of(key) for leaf in changed)]
 
     def _insert(self, cursor: Any, rows: dict[str, list[tuple[Any, ...]]]) -> None:
         for table, some in rows.items():

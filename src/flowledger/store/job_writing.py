@@ -56,7 +56,7 @@ def write_pieces(
     experiments: dict[str, Experiment],
     *,
     traces: bool,
-) -> None:
+) -> list[tuple[str, tuple[Any, ...]]]:
     """Write records that are no calls, and the spans of calls in the traces of their jobs.
 
     A job is a run whatever calls become; it has a trace where calls have one.
@@ -68,14 +68,19 @@ def write_pieces(
         experiments: the experiment of each name that these use.
         traces: whether there are to be traces.
 
+    Returns:
+        The rows that were written, for the chain: tables and what tells a row apart there.
+
     Raises:
         Unplaced: a record names a run that is not there.
     """
     spans = [span for call in calls if (span := call_span(call)) is not None] if traces else []
     pieces = new_pieces(writer, cursor, pieces) if pieces else pieces
     if not spans and not pieces:
-        return
-    _Writing(writer, cursor, experiments, traces).write(spans, pieces)
+        return []
+    writing = _Writing(writer, cursor, experiments, traces)
+    writing.write(spans, pieces)
+    return writing.written
 
 
 class _Writing:
@@ -88,6 +93,7 @@ class _Writing:
         self._cursor = cursor
         self._experiments = experiments
         self._traces = traces
+        self.written: list[tuple[str, tuple[Any, ...]]] = []
 
     def write(self, spans: list[SpanPart], pieces: Sequence[Piece]) -> None:
         if self._traces:
@@ -108,6 +114,7 @@ class _Writing:
         for rule, rows in into.rows.items():
             if rows:
                 self._cursor.executemany(insert_into(rule, self._writer.mark), rows)
+        self.written += into.told_apart()
 
     def _add_roots(self, into: Statements, pieces: Iterable[Piece]) -> None:
         """Runs and traces, which everything else refers to."""
