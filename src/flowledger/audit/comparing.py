@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 from flowledger.audit.texts import texts_between
 from flowledger.store.chain import TABLES_OF_A_RECORD, rows_of
-from flowledger.store.leaves import KEPT, NAMED, RowLeaf, cell, digest_of_record, key_hash, text_digest
+from flowledger.store.leaves import (
+    KEPT,
+    NAMED,
+    RowLeaf,
+    cell,
+    digest_of_record,
+    key_hash,
+    text_digest,
+)
 from flowledger.store.writers import Writer
 
 __all__ = ["Compared", "Difference", "compare_records", "compare_rows"]
@@ -33,9 +41,7 @@ class Compared(NamedTuple):
     added: Counter[str]
 
 
-def compare_records(
-    writer: Writer, cursor: Any, expected: Mapping[str, Expected]
-) -> Compared:
+def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected]) -> Compared:
     """Compare records with their leaves.
 
     Args:
@@ -97,7 +103,7 @@ def _is_dense(writer: Writer, cursor: Any, ids: Sequence[str]) -> bool:
     mark = writer.mark
     cursor.execute(
         f"SELECT count(*) FROM (SELECT 1 FROM llm_calls WHERE id BETWEEN {mark} AND {mark}"
-        f" LIMIT {OTHERS * len(ids) + 1}) some",
+        f" LIMIT {OTHERS * len(ids) + 1}) found",
         (ids[0], ids[-1]),
     )
     return int(cursor.fetchone()[0]) <= OTHERS * len(ids)
@@ -141,7 +147,8 @@ def _told_apart(
         return rows, []
     wanted = Counter(keys[start : start + 8] for start in range(0, len(keys), 8))
     key_place = KEPT[table].columns.index("key")
-    ours, others = [], []
+    ours: list[Any] = []
+    others: list[Any] = []
     # Of several values of a metric ours came first.
     for row in sorted(rows, key=lambda row: tuple(map(str, row[2:4]))):
         key = key_hash([cell(row[key_place])])

@@ -49,7 +49,8 @@ def _query(writer: Writer, table: str, kept: Kept) -> str:
     if table == "entity_associations":
         where += " AND source_type = 'trace'"
     if not kept.keys:
-        return f"SELECT {kept.owner}, {_bytes(f'1 || {separator} || {one}', sqlite)} FROM {table} WHERE {where}"
+        text = _bytes(f"1 || {separator} || {one}", sqlite)
+        return f"SELECT {kept.owner}, {text} FROM {table} WHERE {where}"
     joined = f"group_concat({one}, {separator})" if sqlite else f"string_agg({one}, {separator})"
     text = _bytes(f"count(*) || {separator} || {joined}", sqlite)
     return f"SELECT {kept.owner}, {text} FROM {table} WHERE {where} GROUP BY {kept.owner}"

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id
+from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id, number_of
 from flowledger.store import Refusal, chain
 from flowledger.store.artifacts import Artifacts
 from flowledger.store.corrections import remove_rows, sum_again
+from flowledger.store.derived import ledger_text
 from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
 from flowledger.store.job_writing import experiments_of, write_pieces
@@ -119,7 +120,17 @@ class BulkSink:
                 self._check_ordinary_calls(refused[0].reason)
             refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
+        self._note_refused(payloads, [*refusals, *refused])
         return [*refusals, *refused]
+
+    def _note_refused(self, payloads: Sequence[bytes], refusals: Sequence[Refusal]) -> None:
+        """Keep which numbers were refused, so that evidence can tell them from lost ones."""
+        now_ms = time.time_ns() // 1_000_000
+        keys = [(*number_of(payloads[one.place]), ledger_text(one.reason)) for one in refusals]
+        rows = [(producer, seq, reason, now_ms) for producer, seq, reason in keys if producer]
+        if rows:
+            with self._told(), self._writer.transaction() as cursor:
+                self._writer.upsert(cursor, "llm_rejected", rows)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete calls from MLflow's tables and ours; ids that are not there are passed over.

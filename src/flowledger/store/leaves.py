@@ -190,11 +190,7 @@ def object_leaf(leaves: Leaves, record_id: str, tables: Mapping[str, Sequence[An
         record_id: in hex.
         tables: rows by table, in the order of `Kept.columns`.
     """
-    parts = [
-        (table, *_read_any(table, list(rows)))
-        for table, rows in tables.items()
-        if rows
-    ]
+    parts = [(table, *_read_any(table, list(rows))) for table, rows in tables.items() if rows]
     shape = [(table, b"".join(key_hash([key]) for key in keys)) for table, keys, _ in parts]
     if shape not in leaves.shapes:
         leaves.shapes.append(shape)

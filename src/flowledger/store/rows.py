@@ -134,6 +134,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "llm_tags": ("key", "value", "call_id"),
     "llm_producers": ("id", "host", "pid", "os_user", "source", "version", "start_ms"),
     "llm_gaps": ("producer_id", "first_seq", "last_seq", "dropped", "reason", "seen_ms"),
+    "llm_rejected": ("producer_id", "seq", "reason", "seen_ms"),
 }
 MAX_KEY_TEXT = 250
 MODEL_DIMENSION = 500
