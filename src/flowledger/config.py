@@ -272,8 +272,8 @@ def _check(settings: Settings) -> None:
             raise ConfigError(f"{field}={value!r}: use one of {', '.join(filter(None, allowed))}")
     for feature, mode in settings.capture_content_of.items():
         if mode not in CAPTURE_CONTENT:
-            allowed = ", ".join(CAPTURE_CONTENT)
-            raise ConfigError(f"capture_content_of.{feature}={mode!r}: use one of {allowed}")
+            modes = ", ".join(CAPTURE_CONTENT)
+            raise ConfigError(f"capture_content_of.{feature}={mode!r}: use one of {modes}")
     for field, least, most in (
         ("max_content_bytes", KIB, 4 * MIB),
         ("max_artifact_bytes", 0, 32 * MIB),

@@ -407,7 +407,7 @@ def decode(payload: bytes | memoryview) -> Record:
 
 
 def number_of(payload: bytes | memoryview) -> tuple[str, int]:
-    """Producer and number of encoded bytes, whether or not they are a record; ("", 0) if unknown."""
+    """Producer and number that encoded bytes tell, record or not; ("", 0) where they do not."""
     try:
         fields = _generic.decode(payload)
         producer, seq = fields["producer"], fields["seq"]

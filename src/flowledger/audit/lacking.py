@@ -55,7 +55,7 @@ def lacking(connection: sa.Connection, policy: Policy, window: str) -> list[Shor
     counted = [_Counted() for _ in kinds]
     for row in connection.execution_options(yield_per=10_000).execute(sa.text(query), values):
         for place, counts in enumerate(counted):
-            counts.add(row._mapping, place)
+            counts.add(row._asdict(), place)
     return [
         Shortfall.of(kind, what, one.features, one.users, one.days, one.examples)
         for (kind, what, _), one in zip(kinds, counted, strict=True)

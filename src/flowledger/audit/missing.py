@@ -32,8 +32,8 @@ NUMBERS = (
 )
 LAST_OF_A_PRODUCER = (
     "SELECT p.host, p.source, COALESCE("
-    "(SELECT c.received_ms FROM llm_calls c WHERE c.producer_id = p.id ORDER BY c.seq DESC LIMIT 1),"
-    " p.start_ms) FROM llm_producers p"
+    "(SELECT c.received_ms FROM llm_calls c WHERE c.producer_id = p.id"
+    " ORDER BY c.seq DESC LIMIT 1), p.start_ms) FROM llm_producers p"
 )
 
 

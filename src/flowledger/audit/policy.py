@@ -37,6 +37,7 @@ ALLOWABLE = (
     "estimated_tokens",
     "stale",
 )
+ALLOWED = ("runs_without_call", "silent_sources", "unknown_prices", "estimated_tokens")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _duration = re.compile(r"(\d{1,6})([smhd])")
 
@@ -52,13 +53,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allow: what is listed and does not fail, out of `ALLOWABLE`.
     """
 
-    require: list[str] = ["user_id", "audit_reason"]
+    require: list[str] = msgspec.field(default_factory=lambda: ["user_id", "audit_reason"])
     by_feature: dict[str, list[str]] = {}
     by_environment: dict[str, list[str]] = {}
     fresh_within: str = ""
     grace: str = "10m"
     silent_after: str = "24h"
-    allow: list[str] = ["runs_without_call", "silent_sources", "unknown_prices", "estimated_tokens"]
+    allow: list[str] = msgspec.field(default_factory=lambda: [*ALLOWED])
 
     @property
     def required(self) -> list[str]:
