@@ -177,12 +177,9 @@ class Privacy:
             text = _cut_off.sub("", text)  # half a number could not be known as one
         for redactor in self._redactors:
             try:
-                text = redactor(text)
+                text = _a_text(redactor(text))
             except Exception as exc:  # noqa: BLE001 - the application's own code may raise anything
                 logs.warn("privacy", "a redactor failed: %s", type(exc).__name__)
-                return WITHHELD
-            if not isinstance(text, str):  # type: ignore[unreachable] # it is the application's own
-                logs.warn("privacy", "a redactor returned %s", type(text).__name__)
                 return WITHHELD
         return text
 
@@ -192,6 +189,13 @@ class Privacy:
             return self._text(data.decode()).encode()
         except UnicodeError:
             return data
+
+
+def _a_text(value: Any) -> str:
+    """What a redactor returned, which may be the application's own."""
+    if not isinstance(value, str):
+        raise TypeError("a redactor must return text")
+    return value
 
 
 def privacy_of(settings: Settings, own: Iterable[Redactor] = ()) -> Privacy:
