@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from mlflow import MlflowClient
@@ -70,8 +71,6 @@ def told_everywhere(user: str, text: str, start_ns: int = NOW_NS) -> list[Record
         id=new_id(), start_ns=start_ns, actor=actor, experiment="support", inputs=text, name="lone"
     )
     file = Artifact(id=new_id(), run_id=job.id, path="notes.txt", content=text.encode())
-    import msgspec
-
     return [
         msgspec.structs.replace(one, producer=PRODUCER, seq=next(numbers))
         for one in (job, call, span, alone, file)
@@ -109,13 +108,14 @@ def note_by_hand(uri: str) -> None:
         execute(
             uri,
             f"INSERT INTO {table} (key, value, {column}) SELECT 'mlflow.note.content', :text,"
-            f" '{prefix}' || id FROM llm_calls",
+            f" '{prefix}' || id FROM llm_calls WHERE user_id = :user",
             text=TEXT,
+            user=USER,
         )
     client = MlflowClient(uri)
     from mlflow.entities import AssessmentSource, Feedback
 
-    call = scalar(uri, "SELECT id FROM llm_calls LIMIT 1")
+    call = scalar(uri, f"SELECT id FROM llm_calls WHERE user_id = '{USER}'")
     client._tracing_client.store.create_assessment(
         Feedback(
             trace_id=f"tr-{call}",
@@ -193,7 +193,7 @@ def test_a_purge_takes_content_and_leaves_what_is_counted(
     assert cost == scalar(database_uri, "SELECT sum(cost_usd) FROM llm_calls")
     assert 2 == scalar(database_uri, f"SELECT count(*) FROM llm_calls WHERE user_id = '{USER}'")
     for table, column in (("params", "value"), ("spans", "content"), ("llm_calls", "details")):
-        held = f"SELECT count(*) FROM {table} WHERE {column} LIKE '%%{TEXT}%%' AND {column} NOT LIKE '%%\"t\"%%'"
+        held = f"SELECT count(*) FROM {table} WHERE {column} LIKE '%%of {TEXT}%%'"
         assert 0 == scalar(database_uri, held), table
     assert 1 == scalar(
         database_uri, "SELECT count(*) FROM params WHERE value LIKE '%%a new text%%' AND key = 'p'"

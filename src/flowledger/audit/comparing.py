@@ -19,7 +19,7 @@ from flowledger.store.leaves import (
 )
 from flowledger.store.writers import Writer
 
-__all__ = ["Compared", "Difference", "compare_records", "compare_rows"]
+__all__ = ["Compared", "Difference", "compare_records", "compare_rows", "judged"]
 
 AT_ONCE = 2_000
 OTHERS = 3
@@ -128,12 +128,25 @@ def _look_closer(
     }
     for record_id in suspects:
         keys, digest = expected[record_id].get(table, (b"", b""))
-        ours, others = _told_apart(table, record_id, there.get(record_id, []), keys, bool(digest))
+        what, others = judged(table, record_id, there.get(record_id, []), keys, digest)
         if others:
-            found.added[table] += len(others)
-        what = _what_happened(table, ours, keys, digest)
+            found.added[table] += others
         if what:
             found.differences.append(Difference(what, table, record_id))
+
+
+def judged(
+    table: str, record_id: str, rows: list[Any], keys: bytes, digest: bytes
+) -> tuple[str, int]:
+    """What happened to a record's rows in a table, if anything, and how many others added.
+
+    Args:
+        table, record_id: whose rows.
+        rows: in the order of `Kept.columns`.
+        keys, digest: what their leaf says; empty where there were none.
+    """
+    ours, others = _told_apart(table, record_id, rows, keys, bool(digest))
+    return _what_happened(table, ours, keys, digest), len(others)
 
 
 def _told_apart(

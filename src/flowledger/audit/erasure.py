@@ -172,7 +172,9 @@ class _Wanted:
             self.calls = (f"FROM llm_calls c WHERE c.start_ms < {int(before_ms)}{kept}", ())
             self.jobs: tuple[str, tuple[Any, ...]] = (
                 "FROM llm_records c WHERE c.kind IN ('job', 'span')"
-                f" AND c.received_ms < {int(before_ms)} AND NOT {gone.format('c.id')}",
+                f" AND c.received_ms < {int(before_ms)} AND NOT {gone.format('c.id')}"
+                " AND (EXISTS (SELECT 1 FROM runs r WHERE r.run_uuid = c.id)"
+                " OR EXISTS (SELECT 1 FROM trace_info t WHERE t.request_id = 'tr-' || c.id))",
                 (),
             )
             return
@@ -391,6 +393,8 @@ def _vacuum(writer: Writer) -> None:
             return
         for table in VACUUMED:
             connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table}")
+        # Its samples of what was there; skipped with a warning by whoever may not.
+        connection.exec_driver_sql("VACUUM (FULL) pg_statistic")
 
 
 def _now_ms() -> int:

@@ -30,8 +30,8 @@ def command() -> None:
     Examples:
       flowledger evidence check
       flowledger evidence verify
-      flowledger evidence export --from 2026-01-01 --to 2026-04-01 --file q1.zip
-      flowledger evidence verify q1.zip
+      flowledger evidence export --from 2026-01-01 --to 2026-04-01 --file q1.jsonl
+      flowledger evidence verify q1.jsonl
     """
 
 

@@ -1,4 +1,4 @@
-"""What `flowledger erase` and `flowledger purge` share: who, whether, how far, and what came of it."""
+"""What `flowledger erase` and `flowledger purge` share: who, whether, and what came of it."""
 
 import getpass
 import os

@@ -43,9 +43,9 @@ class Link(NamedTuple):
         """Whether this is what was written after the link with that hash."""
         return self.hash == self._replace(hash="").hashed(previous)
 
-    def hashed(self, previous: str) -> str:
-        """The hash of this link after that one."""
-        leaves = hashlib.sha256(self.leaves).hexdigest()
+    def hashed(self, previous: str, leaves_sha256: str | None = None) -> str:
+        """The hash of this link after that one; of its leaves their own hash is enough."""
+        leaves = leaves_sha256 or hashlib.sha256(self.leaves).hexdigest()
         parts = (previous, self.number, self.kind, self.at_ms, self.records, leaves, self.note)
         return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
