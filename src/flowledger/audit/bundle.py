@@ -291,7 +291,7 @@ class _Checking:
             leaves = _leaves.decode(data)
             for record_id, shape, digests in leaves.records:
                 self._expected[record_id.hex()] = leaves.digests(shape, digests)
-        except (msgspec.MsgspecError, LookupError):
+        except (msgspec.MsgspecError, LookupError, ValueError):
             self._tell(f"the leaves of link {number} cannot be read")
 
     def _take_call(self, call: _CallLine) -> None:

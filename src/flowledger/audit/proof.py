@@ -235,9 +235,10 @@ def _bytes(owner: str) -> bytes:
 def _leaves(link: Link) -> Leaves:
     """The leaves of a link; a link that was tampered with may hold anything."""
     try:
-        return _decode(link.leaves)
-    except msgspec.DecodeError:
+        leaves = _decode(link.leaves)
+    except (msgspec.MsgspecError, ValueError):
         return Leaves()
+    return leaves if all(shape < len(leaves.shapes) for _, shape, _ in leaves.records) else Leaves()
 
 
 def _event(link: Link) -> Event:

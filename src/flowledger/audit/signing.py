@@ -74,9 +74,16 @@ def public_text(key: Ed25519PrivateKey) -> str:
 
 def is_signed(public_key: str, signature: str, data: bytes) -> bool:
     """Whether the holder of that key signed the data."""
+    if not (_hex(public_key, 32) and _hex(signature, 64)):
+        return False
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         key.verify(bytes.fromhex(signature), data)
     except (ValueError, InvalidSignature):
         return False
     return True
+
+
+def _hex(text: str, size: int) -> bool:
+    """Whether it is so many bytes in the one form that they are written in."""
+    return len(text) == 2 * size and set(text) <= set("0123456789abcdef")
