@@ -31,7 +31,7 @@ def settings_of(uri: str, tmp_path: Path, **given: Any) -> Settings:
 
 
 def found_in(uri: str, tmp_path: Path, policy: Policy = STRICT, **window: int) -> Evidence:
-    return check(settings_of(uri, tmp_path), policy, **window)
+    return check(settings_of(uri, tmp_path), policy, first_ms=window.get("first_ms", 0))
 
 
 def short(evidence: Evidence, kind: str) -> dict[str, Shortfall]:
