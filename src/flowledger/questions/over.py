@@ -181,12 +181,14 @@ class Over:
         Raises:
             QuestionError: the token is none that was given out.
         """
-        before_ms = min(_position(page)[0], self.window.end_ms)
+        last = self.calls(limit=1).rows
+        end = min(_position(page)[0], last[0].start_ms if last else 0) + 1
         stretch = SHORTEST_STRETCH_MS
         while True:
-            since = max(before_ms - stretch, self.window.start_ms)
+            since = max(end - stretch, self.window.start_ms)
+            lately = self._sources(Window(since, end)).calls
             order = ("last_ms", "session_id")
-            found = self._paged(Session, "sessions_page", limit, page, order, since_ms=since)
+            found = self._paged(Session, "sessions_page", limit, page, order, lately=lately)
             if found.next is not None or since == self.window.start_ms:
                 return found
             stretch *= LONGER
@@ -208,14 +210,14 @@ class Over:
         limit: int,
         page: str | None,
         order: tuple[str, str],
-        **values: Any,
+        **holes: str,
     ) -> Page[R]:
         """One page of rows in descending order of these two fields, which make its token."""
         before_ms, before_id = _position(page)
         more = _bounded(limit) + 1  # one beyond the page tells whether there is another
         sources = self._sources()
-        at = {"limit": more, "before_ms": before_ms, "before_id": before_id, **values}
-        rows = self._ask(row, name, sources, {"calls": sources.calls}, **at)
+        at = {"limit": more, "before_ms": before_ms, "before_id": before_id}
+        rows = self._ask(row, name, sources, {"calls": sources.calls, **holes}, **at)
         if len(rows) < more:
             return Page(rows, None)
         last = rows[limit - 1]
