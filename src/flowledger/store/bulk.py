@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id, number_of
+from flowledger.records import Artifact, Call, Gap, Gone, Producer, decode, new_id, number_of
 from flowledger.store import Refusal, chain
 from flowledger.store.artifacts import Artifacts
 from flowledger.store.corrections import remove_rows, sum_again
 from flowledger.store.derived import ledger_text
 from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
-from flowledger.store.job_writing import experiments_of, write_pieces
+from flowledger.store.job_writing import end_jobs, experiments_of, write_pieces
 from flowledger.store.leaves import KEPT, Leaves, leaves_of
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
@@ -118,6 +118,7 @@ class BulkSink:
             refused = self._write(batch.entries, batch.producers, batch.gaps) if payloads else []
             if refused and len(refused) == len(batch.entries):
                 self._check_ordinary_calls(refused[0].reason)
+            self._end_jobs(batch.gone)
             refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
         self._note_refused(payloads, [*refusals, *refused])
@@ -224,9 +225,13 @@ class BulkSink:
                 written += self._write_told(cursor, table, told)
             if rows[LEDGER]:
                 chain.append(self._writer, cursor, "batch", leaves_of(rows))
-            if written:
-                leaves = chain.row_leaves(self._writer, cursor, written)
-                chain.append(self._writer, cursor, "jobs", Leaves(rows=leaves))
+            self._prove_rows(cursor, written)
+
+    def _prove_rows(self, cursor: Any, written: list[tuple[str, tuple[Any, ...]]]) -> None:
+        """Add the leaves of single rows to the chain, the last thing of a transaction."""
+        if written:
+            leaves = chain.row_leaves(self._writer, cursor, written)
+            chain.append(self._writer, cursor, "jobs", Leaves(rows=leaves))
 
     def _write_told(
         self, cursor: Any, table: str, told: list[tuple[Any, ...]]
@@ -241,6 +246,12 @@ class BulkSink:
         self._writer.upsert(cursor, table, told)
         changed = set(chain.row_leaves(self._writer, cursor, keys)) - before
         return [key for key in keys if any(leaf.is_of(key) for leaf in changed)]
+
+    def _end_jobs(self, gone: list[Gone]) -> None:
+        if gone:
+            with self._writer.transaction() as cursor:
+                ended = [row for one in gone for row in end_jobs(self._writer, cursor, one)]
+                self._prove_rows(cursor, ended)
 
     def _insert(self, cursor: Any, rows: dict[str, list[tuple[Any, ...]]]) -> None:
         for table, some in rows.items():
@@ -319,6 +330,7 @@ class _Batch:
         self.entries: list[tuple[int, Entry | Piece]] = []
         self.producers: list[tuple[Any, ...]] = []
         self.gaps: list[tuple[Any, ...]] = []
+        self.gone: list[Gone] = []
         self._seen: set[str] = set()
         for index, payload in enumerate(payloads):
             try:
@@ -345,6 +357,8 @@ class _Batch:
             self.producers.append(producer_row(record))
         elif isinstance(record, Gap):
             self.gaps.append(gap_row(record))
+        elif isinstance(record, Gone):
+            self.gone.append(record)
         else:
             self.entries.append((index, piece(record)))
 
