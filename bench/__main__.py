@@ -15,6 +15,7 @@ SUBJECTS = {
     "store": "bench.store",
     "search": "bench.search",
     "analytics": "bench.analytics",
+    "evidence": "bench.evidence",
     "ingest": "bench.ingest",
     "import": "bench.imports",
     "memory": "bench.memory",
