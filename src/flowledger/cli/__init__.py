@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from flowledger.errors import ConfigError, FlowledgerError, NotFound
+from flowledger.errors import ConfigError, FlowledgerError, NotFound, QuestionError
 
 __all__ = ["main"]
 
@@ -69,4 +69,6 @@ def main() -> None:
 
 
 def _exit_code(exc: FlowledgerError) -> int:
-    return 2 if isinstance(exc, ConfigError) else 1 if isinstance(exc, NotFound) else 3
+    return (
+        2 if isinstance(exc, ConfigError | QuestionError) else 1 if isinstance(exc, NotFound) else 3
+    )

@@ -5,6 +5,7 @@ nothing cut, for `grep`, files and screen readers.
 """
 
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -15,12 +16,14 @@ import msgspec
 
 __all__ = [
     "Column",
+    "Lines",
     "duration",
     "moment",
     "money",
     "number",
     "on_terminal",
     "print_json",
+    "print_json_line",
     "print_table",
     "printable",
     "size",
@@ -32,12 +35,21 @@ UNKNOWN = "?"
 _control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+BAR, PLAIN_BAR = "\u2588", "#"
+BAR_WIDTH = 20
+LEAST_BAR = 8
+
+
 class Column(NamedTuple):
-    """A table's column; where a terminal is too narrow the highest `leaves` is left out first."""
+    """A table's column; where a terminal is too narrow the highest `leaves` is left out first.
+
+    The cells of a `bar` are numbers from 0 to 1, drawn over the width that other columns leave.
+    """
 
     title: str
     right: bool = False
     leaves: int = 0
+    bar: bool = False
 
 
 def on_terminal() -> bool:
@@ -94,13 +106,46 @@ def print_json(value: Any) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
+def print_json_line(value: Any) -> None:
+    """A value as JSON on one line."""
+    click.echo(msgspec.json.encode(value))
+
+
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Rows under their titles; the cells are text."""
     cells = [[printable(cell) for cell in row] for row in rows]
     if on_terminal():
         _print_for_people(columns, cells)
     else:
-        _print_plainly(columns, cells)
+        _print_plainly(columns, _with_bars(columns, cells, BAR_WIDTH, PLAIN_BAR))
+
+
+class Lines:
+    """A table that grows: each row is printed as it comes, under titles printed once.
+
+    Args:
+        columns: of the table.
+        rows: some rows to take the widths from; later ones may be wider.
+    """
+
+    def __init__(self, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+        cells = [[printable(cell) for cell in row] for row in rows]
+        self._columns = columns
+        self._widths = _widths(columns, cells)
+        self._kept = list(range(len(columns)))
+        if on_terminal():
+            self._kept = _fitting(columns, self._widths, shutil.get_terminal_size().columns)
+        self.print([column.title for column in columns])
+        for row in cells:
+            self.print(row)
+
+    def print(self, row: Sequence[str]) -> None:
+        """Print one more row."""
+        cells = [printable(row[place]) for place in self._kept]
+        for place, cell in zip(self._kept, cells, strict=True):
+            self._widths[place] = max(self._widths[place], len(cell))
+        columns = [self._columns[place] for place in self._kept]
+        click.echo(_line(columns, cells, [self._widths[place] for place in self._kept]))
 
 
 def _print_for_people(columns: Sequence[Column], rows: list[list[str]]) -> None:
@@ -110,7 +155,11 @@ def _print_for_people(columns: Sequence[Column], rows: list[list[str]]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    kept = _fitting(columns, _widths(columns, rows), console.width)
+    widths = _widths(columns, rows)
+    kept = _fitting(columns, widths, console.width)
+    others = sum(widths[place] + len(GAP) for place in kept if not columns[place].bar)
+    blocks = BAR if console.encoding.startswith("utf") else PLAIN_BAR
+    rows = _with_bars(columns, rows, max(LEAST_BAR, console.width - others), blocks)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place in kept:
         justify: Literal["left", "right"] = "right" if columns[place].right else "left"
@@ -131,16 +180,37 @@ def _fitting(columns: Sequence[Column], widths: Sequence[int], room: int) -> lis
     return kept
 
 
+def _with_bars(
+    columns: Sequence[Column], rows: list[list[str]], width: int, block: str
+) -> list[list[str]]:
+    """The rows with bars for shares; the smallest share that is any is seen."""
+    return [
+        [
+            block * max(float(cell) > 0, round(float(cell) * width)) if column.bar else cell
+            for column, cell in zip(columns, row, strict=True)
+        ]
+        for row in rows
+    ]
+
+
 def _widths(columns: Sequence[Column], rows: list[list[str]]) -> list[int]:
-    table = [[column.title for column in columns], *rows]
-    return [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    table = zip([column.title for column in columns], *rows, strict=True)
+    return [
+        LEAST_BAR if column.bar else max(map(len, cells))
+        for column, cells in zip(columns, table, strict=True)
+    ]
 
 
 def _print_plainly(columns: Sequence[Column], rows: list[list[str]]) -> None:
-    widths = _widths(columns, rows)
-    for row in ([column.title for column in columns], *rows):
-        padded = (
-            cell.rjust(width) if column.right else cell.ljust(width)
-            for cell, width, column in zip(row, widths, columns, strict=True)
-        )
-        click.echo(GAP.join(padded).rstrip())
+    titles = [column.title for column in columns]
+    widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        click.echo(_line(columns, row, widths))
+
+
+def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (
+        cell.rjust(width) if column.right else cell.ljust(width)
+        for cell, width, column in zip(cells, widths, columns, strict=True)
+    )
+    return GAP.join(padded).rstrip()

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +16,7 @@ from flowledger.questions.rows import (
     Percentiles,
     Period,
     PromptSlice,
+    ReceivedCall,
     RecentCall,
     Run,
     Session,
@@ -170,6 +171,15 @@ class Over:
             QuestionError: the token is none that was given out.
         """
         return self._paged(RecentCall, "calls_page", limit, page, ("start_ms", "id"))
+
+    def received(self, since_ms: int) -> Iterator[ReceivedCall]:
+        """Calls that were stored from a moment on, whenever they began, in the order of storing."""
+        sources = self._sources()
+        holes = {"matching": sources.matching}
+        at: dict[str, Any] = {"after_ms": since_ms, "after_id": "", "limit": MOST_ROWS}
+        while rows := self._ask(ReceivedCall, "calls_received", sources, holes, **at):
+            yield from rows
+            at |= {"after_ms": rows[-1].received_ms, "after_id": rows[-1].id}
 
     def sessions(self, limit: int = 50, page: str | None = None) -> Page[Session]:
         """Sessions from the one that was last active on, with the sums over their calls.

@@ -22,6 +22,7 @@ __all__ = [
     "Percentiles",
     "Period",
     "PromptSlice",
+    "ReceivedCall",
     "RecentCall",
     "Run",
     "Session",
@@ -57,6 +58,12 @@ class RecentCall(_Row, frozen=True):
     latency_ms: float
     success: bool
     error_type: str | None
+
+
+class ReceivedCall(RecentCall, frozen=True):
+    """A call in a list of what was stored last."""
+
+    received_ms: int
 
 
 class _CallColumns(_Row, frozen=True):
