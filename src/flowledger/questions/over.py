@@ -15,6 +15,7 @@ from flowledger.questions.rows import (
     Page,
     Percentiles,
     Period,
+    PeriodSlice,
     PromptSlice,
     ReceivedCall,
     RecentCall,
@@ -41,8 +42,9 @@ DIMENSIONS = {
         if name not in _OTHERWISE_NAMED.values()
     },
 }
-HOURS = {"hour": 1, "day": 24}
-MS_OF_AN_HOUR = 3_600_000
+HOURS = {"minute": 0, "hour": 1, "day": 24}
+MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
+MOST_MINUTES = 1440
 MOST_ROWS = 10_000
 
 PAGE_TOKEN = r"([0-9]{1,15})-(.{1,8000})"
@@ -113,16 +115,24 @@ class Over:
         Raises:
             QuestionError: that is another dimension.
         """
+        return {value: _percentiles(some) for value, some in self.histograms(dimension).items()}
+
+    def histograms(self, dimension: str) -> dict[str | None, list[tuple[int, int]]]:
+        """Buckets of `flowledger.latency` with their calls, by `experiment`, `feature` or `model`.
+
+        Raises:
+            QuestionError: that is another dimension.
+        """
         column = _column(dimension)
         if column not in OF_LATENCIES:
             raise QuestionError(f"there are no percentiles by {dimension}: use a filter instead")
         sources = self._sources()
         holes = {"value": column, "latencies": sources.latencies()}
+        named = self._namer(column)
         buckets = defaultdict(list)
         for row in self._ask(_Histogram, "latency_histograms_by", sources, holes):
-            buckets[row.value].append((row.latency_bucket, row.calls))
-        named = self._namer(column)
-        return {named(value): _percentiles(some) for value, some in buckets.items()}
+            buckets[named(row.value)].append((row.latency_bucket, row.calls))
+        return buckets
 
     def by_prompt(self) -> list[PromptSlice]:
         """The sums by prompt version, the one used last first; a hash where there is no version."""
@@ -137,19 +147,39 @@ class Over:
         return sorted(together.values(), key=lambda row: row.last_ms or 0, reverse=True)
 
     def trend(self, period: str = "day") -> list[Period]:
-        """The sums by `day` or `hour` (UTC), those without calls left out.
+        """The sums by `day`, `hour` or `minute` (UTC), those without calls left out.
 
         Raises:
-            QuestionError: there is no such period.
+            QuestionError: there is no such period, or more than a day is asked for by the minute.
         """
-        if period not in HOURS:
-            raise QuestionError(f"period={period!r}: use {' or '.join(HOURS)}")
-        hours = HOURS[period]
-        sources = self._sources()
-        holes = {"hours": str(hours), "measured": sources.measured(hours)}
+        hours = self._hours(period)
+        sources = self._sources(by_minute=not hours)
+        holes = {"moments": str(hours or 1), "measured": sources.measured(hours)}
         return [
-            _as(Period, row, start_ms=row.period * hours * MS_OF_AN_HOUR)
+            _as(Period, row, start_ms=row.period * (hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE))
             for row in self._ask(_NumberedPeriod, "numbers_by_period", sources, holes)
+        ]
+
+    def trend_by(self, dimension: str, period: str = "day") -> list[PeriodSlice]:
+        """The sums by `day`, `hour` or `minute` (UTC) and by one dimension, as `trend` and `by`.
+
+        Raises:
+            QuestionError: as `trend`, or there is no such dimension.
+        """
+        hours = self._hours(period)
+        column = _column(dimension)
+        sources = self._sources(by_minute=not hours)
+        holes = {"moments": str(hours or 1), "value": _value(column)}
+        holes["dimension"] = sources.dimension(column, hours)
+        named = self._namer(column)
+        return [
+            _as(
+                PeriodSlice,
+                row,
+                value=named(row.value),
+                start_ms=row.period * (hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE),
+            )
+            for row in self._ask(_NumberedSlice, "numbers_by_period_and", sources, holes)
         ]
 
     def failed(self, limit: int = 20) -> list[FailedCall]:
@@ -189,12 +219,20 @@ class Over:
         """
         return self._paged(Session, "sessions_page", limit, page, ("last_ms", "session_id"))
 
-    def _sources(self, window: Window | None = None) -> Sources:
+    def _hours(self, period: str) -> int:
+        """How many hours a period has; 0 for a minute."""
+        if period not in HOURS:
+            raise QuestionError(f"period={period!r}: use {', '.join(HOURS)}")
+        if period == "minute" and self.window.minutes > MOST_MINUTES:
+            raise QuestionError("period='minute': ask for a day at most")
+        return HOURS[period]
+
+    def _sources(self, window: Window | None = None, by_minute: bool = False) -> Sources:
         wanted = self._filters.experiment
         ids = None
         if wanted is not None:
             ids = [key for key, name in self._experiments.items() if name == wanted]
-        return Sources(window or self.window, self._filters, ids)
+        return Sources(window or self.window, self._filters, ids, by_minute)
 
     def _sums(self, sources: Sources) -> Sums:
         return self._ask(Sums, "numbers", sources, {"measured": sources.measured()})[0]
@@ -245,6 +283,10 @@ class _AnySlice(Sums, frozen=True):
 
 
 class _NumberedPeriod(Sums, frozen=True):
+    period: int
+
+
+class _NumberedSlice(_AnySlice, frozen=True):
     period: int
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Page",
     "Percentiles",
     "Period",
+    "PeriodSlice",
     "PromptSlice",
     "ReceivedCall",
     "RecentCall",
@@ -219,6 +220,11 @@ class Sums(_Row, frozen=True):
         return self.cost_usd if self.priced else None
 
     @property
+    def spend_usd(self) -> float | None:
+        """The cost, or None when there was one and nobody knows any of it."""
+        return None if self.unpriced and not self.priced else self.cost_usd
+
+    @property
     def cost_per_call_usd(self) -> float:
         """The average cost of the calls whose price is known."""
         return _ratio(self.cost_usd, self.priced)
@@ -240,6 +246,12 @@ class Period(Sums, frozen=True):
     """The sums of one span of time, which begins at `start_ms`."""
 
     start_ms: int
+
+
+class PeriodSlice(Period, frozen=True):
+    """The sums of one span of time that have one value of a dimension; None is no value."""
+
+    value: str | None
 
 
 class Percentiles(_Row, frozen=True):

@@ -26,10 +26,17 @@ ORDER BY MAX(last_ms), dspy_version
 
 -- name: numbers_by_period
 -- The sums by spans of time, counted since 1970.
-SELECT hour / {hours} AS period, {sums}
+SELECT moment / {moments} AS period, {sums}
 FROM {measured} m
-GROUP BY hour / {hours}
-ORDER BY hour / {hours}
+GROUP BY moment / {moments}
+ORDER BY moment / {moments}
+
+-- name: numbers_by_period_and
+-- The sums by spans of time and one dimension.
+SELECT moment / {moments} AS period, {value} AS value, {sums}
+FROM {dimension} m
+GROUP BY moment / {moments}, {value}
+ORDER BY moment / {moments}, {value}
 
 -- name: latency_histogram
 -- How many calls are in each bucket of latency.
