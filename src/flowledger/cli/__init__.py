@@ -26,6 +26,7 @@ COMMANDS = {
     "run": "Run a program and record the calls of its LLM clients.",
     "server": "Run the server: MLflow's pages and API, ingest, /metrics, on one port.",
     "show": "Show everything recorded about one call.",
+    "stats": "Add up calls by model, feature, user or day, with bars.",
     "version": "Print the version.",
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from flowledger.cli.text import moment
+from flowledger.cli.text import iso, moment
 
 if TYPE_CHECKING:
     from flowledger.questions import Ledger, Over, Window
@@ -62,10 +62,14 @@ class Scope(NamedTuple):
 
         return ledger.over(self.window, Filters(**self.filters))
 
+    def bounds(self) -> dict[str, str]:
+        """Start and end, as JSON tells them: ISO 8601 in UTC."""
+        return {"from": iso(self.start_ms), "to": iso(self.end_ms)}
+
     def words(self) -> str:
         """The span and the filters, in words."""
-        until = f"{moment(self.end_ms)} UTC"
-        span = f"{moment(self.start_ms)} to {until}" if self.start_ms else f"until {until}"
+        start, end = (moment(ms)[: len("2026-11-21 14:30")] for ms in (self.start_ms, self.end_ms))
+        span = f"{start} to {end} UTC" if self.start_ms else f"until {end} UTC"
         named = (f"{name.removesuffix('_id')} {value}" for name, value in self.filters.items())
         return ", ".join([span, *named])
 

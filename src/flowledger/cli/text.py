@@ -18,6 +18,7 @@ __all__ = [
     "Column",
     "Lines",
     "duration",
+    "iso",
     "moment",
     "money",
     "number",
@@ -88,6 +89,12 @@ def duration(milliseconds: float | None) -> str:
 def moment(unix_ms: int) -> str:
     """A moment in UTC, to the second."""
     return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso(unix_ms: int) -> str:
+    """A moment as ISO 8601 in UTC, to the millisecond."""
+    found = datetime.fromtimestamp(unix_ms / 1000, UTC)
+    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def size(count: int) -> str:
