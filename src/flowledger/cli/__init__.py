@@ -17,9 +17,11 @@ __all__ = ["main"]
 
 COMMANDS = {
     "collect": "Ship what waits in journals to the store.",
+    "compare": "Compare models side by side, and say how sure the differences are.",
     "demo": "See it work: a small application, its calls, and what the ledger says.",
     "docs": "Add, list, search and remove the documents that chat answers from.",
     "doctor": "Say what is configured, what waits, what was rejected, and what to do.",
+    "export": "Write every call of a window as JSON lines, CSV or Parquet.",
     "keys": "Make, list and revoke keys for sending calls to a server.",
     "recent": "List the latest calls.",
     "replay": "Replay a trace of LLM arrivals through a real client.",

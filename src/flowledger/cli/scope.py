@@ -62,6 +62,11 @@ class Scope(NamedTuple):
 
         return ledger.over(self.window, Filters(**self.filters))
 
+    def only(self, **more: str | None) -> "Scope":
+        """The same with more filters; None is none."""
+        given = {name: value for name, value in more.items() if value is not None}
+        return self._replace(filters={**self.filters, **given})
+
     def bounds(self) -> dict[str, str]:
         """Start and end, as JSON tells them: ISO 8601 in UTC."""
         return {"from": iso(self.start_ms), "to": iso(self.end_ms)}

@@ -1,7 +1,7 @@
 """The ledger, read: each question is one method, one named block of SQL, one type of row."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -34,6 +34,7 @@ SHORTEST_PREFIX = 6
 FULL_ID = 32
 MOST_NAMED = 5
 MOST_LISTED = 20
+FETCHED = 200  # rows at once, of which each may hold a long text
 ANY = Filters()
 CONTENT_GONE = "its prompt and response are not in MLflow any more: the trace was deleted"
 
@@ -89,7 +90,7 @@ class Ledger:
             _check("experiment", filters.experiment, self._readable(experiments, filters))
         if filters.feature is not None:
             _check("feature", filters.feature, self._features(filters))
-        return Over(self._fill, window, filters, experiments)
+        return Over(self._fill, window, filters, experiments, self._stream)
 
     def experiments(self) -> list[Experiment]:
         """Every MLflow experiment, deleted ones included."""
@@ -201,22 +202,29 @@ class Ledger:
     def _fill(
         self, row_type: type[R], name: str, holes: dict[str, str], parameters: dict[str, Any]
     ) -> list[R]:
-        flags = {f.name: sa.Boolean() for f in msgspec.structs.fields(row_type) if f.type is bool}
-        rows = self._rows(name, parameters, flags, holes)
-        return [msgspec.convert(row._asdict(), row_type) for row in rows]
+        return list(self._stream(row_type, name, holes, parameters, at_once=None))
 
-    def _rows(
+    def _stream(
         self,
+        row_type: type[R],
         name: str,
+        holes: dict[str, str],
         parameters: dict[str, Any],
-        flags: dict[str, sa.Boolean] | None = None,
-        holes: dict[str, str] | None = None,
-    ) -> list[sa.Row[Any]]:
-        """Every row a block answers; `flags` are columns that SQLite keeps as 0 and 1."""
-        question = sa.text(catalog()[name].filled(holes or {}))
-        typed = question.columns(**flags) if flags else question
+        at_once: int | None = FETCHED,
+    ) -> Iterator[R]:
+        """Rows of one moment, so many at once as they are wanted; None is all of them."""
+        # SQLite keeps flags as 0 and 1.
+        flags = {f.name: sa.Boolean() for f in msgspec.structs.fields(row_type) if f.type is bool}
+        question = sa.text(catalog()[name].filled(holes)).columns(**flags)
+        options = {"yield_per": at_once} if at_once else {}
         with reading(self._engine, self.place) as connection:
-            return list(connection.execute(typed, parameters))
+            for row in connection.execute(question, parameters, execution_options=options):
+                yield msgspec.convert(row._asdict(), row_type)
+
+    def _rows(self, name: str, parameters: dict[str, Any]) -> list[sa.Row[Any]]:
+        """Every row a block without holes answers."""
+        with reading(self._engine, self.place) as connection:
+            return list(connection.execute(sa.text(catalog()[name].sql), parameters))
 
 
 def _check(what: str, wanted: str, there: Collection[str]) -> None:

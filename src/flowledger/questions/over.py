@@ -11,6 +11,7 @@ import msgspec
 from flowledger import latency
 from flowledger.errors import QuestionError
 from flowledger.questions.rows import (
+    EveryCall,
     FailedCall,
     Page,
     Percentiles,
@@ -47,6 +48,11 @@ MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
 MOST_MINUTES = 1440
 MOST_ROWS = 10_000
 
+SPAN = (
+    "(SELECT s.content FROM spans s"
+    " WHERE s.trace_id = 'tr-' || c.id AND s.span_id = SUBSTR(c.id, 17))"
+)
+
 PAGE_TOKEN = r"([0-9]{1,15})-(.{1,8000})"
 _token = re.compile(PAGE_TOKEN, re.DOTALL)
 
@@ -62,6 +68,7 @@ class Over:
         window: of time.
         filters: which calls.
         experiments: the name of every experiment by its id.
+        stream: asks as `ask` does, and reads rows as they are wanted.
     """
 
     def __init__(
@@ -70,9 +77,11 @@ class Over:
         window: Window,
         filters: Filters,
         experiments: dict[int, str],
+        stream: Callable[..., Iterator[Any]],
     ) -> None:
         self.window = window
         self._question = ask
+        self._stream = stream
         self._filters = filters
         self._experiments = experiments
 
@@ -211,6 +220,27 @@ class Over:
             yield from rows
             at |= {"after_ms": rows[-1].received_ms, "after_id": rows[-1].id}
 
+    def count(self) -> int:
+        """How many calls the window has, those that only group others included."""
+        sources = self._sources()
+        return self._ask(_Count, "calls_count", sources, {"calls": sources.calls})[0].calls
+
+    def every(self, *, content: bool = False) -> Iterator[EveryCall]:
+        """Each call of the window in the order in which they began, as it was when this was asked.
+
+        Rows are read as they are wanted, so it does not matter how many there are.
+
+        Args:
+            content: whether to read prompts and responses from the traces that hold them.
+        """
+        sources = self._sources()
+        holes = {"calls": sources.calls, "span": SPAN if content else "NULL"}
+        return self._stream(EveryCall, "every_call", holes, sources.parameters)
+
+    def experiment(self, experiment_id: int) -> str | None:
+        """The name of an experiment; None when it was removed."""
+        return self._experiments.get(experiment_id)
+
     def sessions(self, limit: int = 50, page: str | None = None) -> Page[Session]:
         """Sessions from the one that was last active on, with the sums over their calls.
 
@@ -271,6 +301,10 @@ class Over:
 
 class _Bucket(msgspec.Struct):
     latency_bucket: int
+    calls: int
+
+
+class _Count(msgspec.Struct):
     calls: int
 
 

@@ -13,6 +13,7 @@ from flowledger.records import ToolCall
 __all__ = [
     "CallRow",
     "Content",
+    "EveryCall",
     "Experiment",
     "FailedCall",
     "FeatureOf",
@@ -67,8 +68,8 @@ class ReceivedCall(RecentCall, frozen=True):
     received_ms: int
 
 
-class _CallColumns(_Row, frozen=True):
-    """The columns that describe one call."""
+class _CallFacts(_Row, frozen=True):
+    """What describes one call."""
 
     id: str
     producer_id: str
@@ -113,6 +114,19 @@ class _CallColumns(_Row, frozen=True):
     prompt_name: str | None
     prompt_version: str | None
     prompt_hash: str | None
+
+
+class EveryCall(_CallFacts, frozen=True):
+    """One call as an export reads it; `span` is its trace's one span, as JSON."""
+
+    details: str
+    content: str | None
+    span: str | None
+
+
+class _CallColumns(_CallFacts, frozen=True):
+    """One call, and the process that made it."""
+
     process_host: str | None
     process_pid: int | None
     process_source: str | None
