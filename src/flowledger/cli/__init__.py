@@ -25,6 +25,7 @@ COMMANDS = {
     "keys": "Make, list and revoke keys for sending calls to a server.",
     "recent": "List the latest calls.",
     "replay": "Replay a trace of LLM arrivals through a real client.",
+    "report": "Write a report with charts as HTML, PDF, Markdown or JSON.",
     "run": "Run a program and record the calls of its LLM clients.",
     "server": "Run the server: MLflow's pages and API, ingest, /metrics, on one port.",
     "show": "Show everything recorded about one call.",

@@ -1,16 +1,16 @@
 """`flowledger export`: calls as JSON lines, CSV or Parquet."""
 
-import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from flowledger import config
+from flowledger.cli.files import replaced
 from flowledger.cli.reading import open_ledger
 from flowledger.cli.scope import Scope, windowed
 from flowledger.cli.text import number
@@ -59,7 +59,7 @@ def command(form: str | None, output: Path | None, content: bool, scope: Scope) 
         rows = export.values(over, content=content)
         watched = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
         total = over.count() if watched else None
-        with _opened(output) as file:
+        with nullcontext(sys.stdout.buffer) if output is None else replaced(output) as file:
             writer = export.FORMATS[form](file, columns)
             count = _write(writer, rows, total)
             writer.close()
@@ -70,23 +70,6 @@ def command(form: str | None, output: Path | None, content: bool, scope: Scope) 
 def _named_by(output: Path | None) -> str:
     suffix = "" if output is None else output.suffix.removeprefix(".")
     return suffix if suffix in FORMATS else "jsonl"
-
-
-@contextmanager
-def _opened(output: Path | None) -> Iterator[IO[bytes]]:
-    """Where to write: beside the file, which is replaced when all is written."""
-    if output is None:
-        yield sys.stdout.buffer
-        return
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-        unfinished.replace(output)
-    except OSError as exc:
-        raise click.ClickException(f"{output} cannot be written: {exc.strerror or exc}") from exc
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _write(writer: Any, rows: Iterable[tuple[Any, ...]], total: int | None) -> int:

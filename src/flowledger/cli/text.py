@@ -19,6 +19,7 @@ __all__ = [
     "Lines",
     "duration",
     "iso",
+    "json_text",
     "moment",
     "money",
     "number",
@@ -108,9 +109,14 @@ def size(count: int) -> str:
     return f"{value:.1f} {unit}"
 
 
-def print_json(value: Any) -> None:
+def json_text(value: Any) -> str:
     """A value as indented JSON."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json_text(value))
 
 
 def print_json_line(value: Any) -> None:

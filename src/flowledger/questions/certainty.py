@@ -20,7 +20,10 @@ __all__ = [
     "of_rate",
 ]
 
-SOURCES = "95 % intervals by Wilson (1927), Newcombe (1998, method 10) and Welch (1947)"
+SOURCES = (
+    "95 % intervals by Wilson (1927), Newcombe (1998, method 10) and Welch (1947); of percentiles"
+    " by order statistics"
+)
 Z = 1.959963984540054  # of the normal distribution, 2.5 % on each side
 
 
