@@ -24,7 +24,7 @@ HEADING, ROW = 12.0, 6.0
 MOST_KEPT, ROWS_WITH_HEADING = 12, 4  # rows of a table that are not torn apart
 SHARP = 3.0  # times the pixels of a screen
 TEXT, MUTED, LINE, CARD = (18, 22, 31), (91, 100, 114), (214, 219, 227), (246, 247, 249)
-NARROWEST, WIDEST = 8, 34  # characters of a column
+NARROWEST, WIDEST = 8, 38  # characters of a column
 MOST_CHARACTERS = 105  # of a line before letters are made smaller
 _unseen = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 # It tells of every letter that a font lacks.
@@ -147,7 +147,7 @@ class _Paper(FPDF):
 
     def _table(self, table: Table) -> None:
         longest = [max(map(len, cells)) for cells in zip(table.head, *table.rows, strict=True)]
-        widths = [min(WIDEST, max(NARROWEST, length)) for length in longest]
+        widths = [min(WIDEST, max(NARROWEST, length + 3)) for length in longest]
         align = ["LEFT" if place < table.numeric else "RIGHT" for place in range(len(widths))]
         self._face(8 if sum(widths) <= MOST_CHARACTERS else 7)
         self.set_draw_color(*LINE)
