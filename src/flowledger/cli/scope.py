@@ -1,6 +1,7 @@
 """What a command asks about, as options that many share: a span of time, and which calls."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -167,6 +168,8 @@ def _bounds(
     days: float | None, start: datetime | None, end: datetime | None, default: float | None
 ) -> tuple[int, int]:
     """Start and end in Unix milliseconds."""
+    if days is not None and math.isnan(days):
+        raise click.BadParameter("give a number of days", param_hint="--days")
     if start is not None and days is not None:
         raise click.UsageError("--days counts back from now or from --to: leave it or --from out")
     end_ms = time.time_ns() // 1_000_000 + 1 if end is None else _unix_ms(end)
