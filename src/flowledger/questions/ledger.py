@@ -229,10 +229,12 @@ class Ledger:
         flags = {f.name: sa.Boolean() for f in msgspec.structs.fields(row_type) if f.type is bool}
         question = sa.text(catalog()[name].filled(holes)).columns(**flags)
         options = {"yield_per": at_once} if at_once else {}
-        with reading(self._engine, self.place) as connection:
-            with connection.execute(question, parameters, execution_options=options) as rows:
-                for row in rows:
-                    yield msgspec.convert(row._asdict(), row_type)
+        with (
+            reading(self._engine, self.place) as connection,
+            connection.execute(question, parameters, execution_options=options) as rows,
+        ):
+            for row in rows:
+                yield msgspec.convert(row._asdict(), row_type)
 
     def _rows(self, name: str, parameters: dict[str, Any]) -> list[sa.Row[Any]]:
         """Every row a block without holes answers."""
