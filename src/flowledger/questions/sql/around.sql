@@ -12,7 +12,7 @@ SELECT
     r.run_uuid AS id,
     t.value AS parent_id,
     r.name AS name,
-    CASE WHEN r.status = 'FAILED' THEN 0 ELSE 1 END AS success
+    r.status <> 'FAILED' AS success
 FROM runs r
 LEFT JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'mlflow.parentRunId'
 WHERE r.run_uuid = :id
