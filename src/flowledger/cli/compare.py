@@ -15,7 +15,7 @@ from flowledger.cli.text import (
     number,
     print_json,
     print_table,
-    printable,
+    print_text,
 )
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ LINES: tuple[tuple[str, "Callable[[Side], str]"], ...] = (
     ("calls", lambda side: number(side.calls)),
     ("failed", lambda side: number(side.failed)),
     ("error rate", lambda side: f"{side.error_rate:.2f}%"),
-    ("  95 % interval", lambda side: _rates(side.error_rate_interval)),
+    ("  at 95 %", lambda side: _rates(side.error_rate_interval)),
     ("cost", lambda side: money(side.cost_usd)),
     ("  per call", lambda side: money(side.cost_per_call_usd)),
-    ("  unpriced calls", lambda side: number(side.unpriced)),
+    ("  unpriced", lambda side: number(side.unpriced)),
     ("input tokens", lambda side: number(side.input_tokens)),
     ("output tokens", lambda side: number(side.output_tokens)),
-    ("  tokens per call", lambda side: _measured(side.tokens_per_call, ",.0f")),
-    ("latency, mean", lambda side: duration(side.mean_latency_ms)),
+    ("  all, per call", lambda side: _measured(side.tokens_per_call, ",.0f")),
+    ("mean latency", lambda side: duration(side.mean_latency_ms)),
     ("  p50", lambda side: duration(side.p50_latency_ms)),
     ("  p90", lambda side: duration(side.p90_latency_ms)),
     ("  p95", lambda side: duration(side.p95_latency_ms)),
-    ("  95 % interval", lambda side: _speeds(side.p95_latency_interval)),
+    ("  at 95 %", lambda side: _speeds(side.p95_latency_interval)),
     ("  p99", lambda side: duration(side.p99_latency_ms)),
     ("confidence", lambda side: _measured(side.confidence, ".3f")),
     ("template match", lambda side: _measured(side.template_match_rate, ".3f")),
@@ -78,8 +78,9 @@ def command(models: tuple[str, ...], as_json: bool, scope: Scope) -> None:
     print_table(columns, ([name, *map(of, found.models)] for name, of in LINES))
     click.echo("")
     for difference in found.differences:
-        click.echo(printable(difference.sentence))
-    click.echo(f"\nThe models answered different calls, which may differ, too. {SOURCES}.")
+        print_text(difference.sentence)
+    click.echo("")
+    print_text(f"The models answered different calls, which may differ, too. {SOURCES}.")
 
 
 def _measured(value: float | None, form: str) -> str:
@@ -93,4 +94,4 @@ def _rates(interval: "Interval | None") -> str:
 def _speeds(interval: "Interval | None") -> str:
     if interval is None:
         return TOO_FEW
-    return f"{duration(interval.low)} to {duration(interval.high)}"
+    return f"{interval.low:,.0f} to {interval.high:,.0f} ms"

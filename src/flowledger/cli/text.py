@@ -7,6 +7,7 @@ nothing cut, for `grep`, files and screen readers.
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -27,6 +28,7 @@ __all__ = [
     "print_json",
     "print_json_line",
     "print_table",
+    "print_text",
     "printable",
     "size",
 ]
@@ -119,6 +121,13 @@ def print_json(value: Any) -> None:
     click.echo(json_text(value))
 
 
+def print_text(text: str) -> None:
+    """A paragraph, with its lines broken between words on a terminal."""
+    shown = printable(text)
+    width = shutil.get_terminal_size().columns
+    click.echo(textwrap.fill(shown, width) if on_terminal() else shown)
+
+
 def print_json_line(value: Any) -> None:
     """A value as JSON on one line."""
     click.echo(msgspec.json.encode(value))
@@ -170,13 +179,15 @@ def _print_for_people(columns: Sequence[Column], rows: list[list[str]]) -> None:
     console = Console(highlight=False)
     widths = _widths(columns, rows)
     kept = _fitting(columns, widths, console.width)
+    fits = sum(widths[place] + len(GAP) for place in kept) <= console.width + len(GAP)
     others = sum(widths[place] + len(GAP) for place in kept if not columns[place].bar)
     blocks = BAR if console.encoding.startswith("utf") else PLAIN_BAR
     rows = _with_bars(columns, rows, max(LEAST_BAR, console.width - others), blocks)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place in kept:
         justify: Literal["left", "right"] = "right" if columns[place].right else "left"
-        table.add_column(columns[place].title, justify=justify, no_wrap=True)
+        title = columns[place].title
+        table.add_column(title, justify=justify, no_wrap=fits, overflow="fold")
     for row in rows:
         table.add_row(*(Text(row[place]) for place in kept))
     console.print(table)
