@@ -142,10 +142,15 @@ def test_a_window_without_calls_leaves_with_one(home: Path, sqlite_uri: str) -> 
 
 
 def test_in_a_pipe_there_are_plain_columns_with_nothing_cut(home: Path, sqlite_uri: str) -> None:
-    store(sqlite_uri, a_call(feature="f" * 90), a_call(feature="f" * 90), a_call(feature="\x1b[2J"))
+    store(
+        sqlite_uri,
+        a_call(feature="f" * 90),
+        a_call(feature="f" * 90),
+        a_call(feature="\x1b[2J\na\tb"),
+    )
     told = run(sqlite_uri, "stats", "--by", "feature")
     assert "f" * 90 + "  ####################   66.7%      2" in told.stdout
-    assert "\\x1b[2J" in told.stdout
+    assert "\\x1b[2J\\na\\tb " in told.stdout
     assert told.stdout.replace("\n", "").isprintable()
     assert told.stdout.isascii()
 

@@ -76,9 +76,9 @@ def command(limit: int, follow: bool, as_json: bool, filters: dict[str, Any]) ->
 
         follow_calls(uri, filters, limit, _OneALine() if as_json else _Growing())
         return
-    from flowledger.questions import Filters
-
     with open_ledger(uri) as ledger:
+        from flowledger.questions import Filters
+
         calls = ledger.over(filters=Filters(**filters)).calls(limit).rows
     if as_json:
         print_json(calls)

@@ -37,8 +37,6 @@ GAP = "  "
 UNKNOWN = "?"
 # Control characters other than tab and newline: what a model wrote must not steer a terminal.
 _control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
 BAR, PLAIN_BAR = "\u2588", "#"
 BAR_WIDTH = 20
 LEAST_BAR = 8
@@ -135,7 +133,7 @@ def print_json_line(value: Any) -> None:
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Rows under their titles; the cells are text."""
-    cells = [[printable(cell) for cell in row] for row in rows]
+    cells = [[_cell(text) for text in row] for row in rows]
     if on_terminal():
         _print_for_people(columns, cells)
     else:
@@ -151,23 +149,28 @@ class Lines:
     """
 
     def __init__(self, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-        cells = [[printable(cell) for cell in row] for row in rows]
+        first = list(rows)
         self._columns = columns
-        self._widths = _widths(columns, cells)
+        self._widths = _widths(columns, [[_cell(text) for text in row] for row in first])
         self._kept = list(range(len(columns)))
         if on_terminal():
             self._kept = _fitting(columns, self._widths, shutil.get_terminal_size().columns)
         self.print([column.title for column in columns])
-        for row in cells:
+        for row in first:
             self.print(row)
 
     def print(self, row: Sequence[str]) -> None:
         """Print one more row."""
-        cells = [printable(row[place]) for place in self._kept]
+        cells = [_cell(row[place]) for place in self._kept]
         for place, cell in zip(self._kept, cells, strict=True):
             self._widths[place] = max(self._widths[place], len(cell))
         columns = [self._columns[place] for place in self._kept]
         click.echo(_line(columns, cells, [self._widths[place] for place in self._kept]))
+
+
+def _cell(text: str) -> str:
+    """The text on one line."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _print_for_people(columns: Sequence[Column], rows: list[list[str]]) -> None:
