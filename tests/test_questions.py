@@ -41,8 +41,8 @@ ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
     "features_of_experiments": FeatureOf,
     "call_around": ("id", "parent_id", "name", "success"),
     "run_around": ("id", "parent_id", "name", "success"),
-    "spans_of_trace": SpanOf,
-    "calls_inside": RecentCall,
+    "spans_around": SpanOf,
+    "calls_made_in": RecentCall,
 }
 VALUES = {
     "limit": 5,

@@ -46,10 +46,8 @@ def command(call_id: str, full: bool, as_json: bool) -> None:
       flowledger show 01a1fbd1fea079d9 --json | jq .content.response
     """
     with open_ledger(config.load().tracking_uri) as ledger:
-        from flowledger.questions.around import around
-
         call = ledger.call(call_id)
-        found = around(ledger, call)
+        found = ledger.around(call)
     if as_json:
         print_json({**msgspec.structs.asdict(call), **msgspec.structs.asdict(found)})
         return

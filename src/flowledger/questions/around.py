@@ -1,16 +1,17 @@
 """What stands around a call: the jobs, stages and calls it was made in, and what was made in it."""
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import msgspec
 
 from flowledger.questions import content
-from flowledger.questions.ledger import Ledger
 from flowledger.questions.rows import RecentCall, StoredCall
 
 __all__ = ["Around", "Enclosing", "SpanOf", "around"]
 
+Ask: TypeAlias = Callable[..., list[Any]]
 DEEPEST = 20
 MOST_SPANS, MOST_CALLS, MOST_SOURCES = 500, 500, 20
 RETRIEVER = "RETRIEVER"
@@ -56,35 +57,39 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     calls_inside: list[RecentCall]
 
 
-def around(ledger: Ledger, call: StoredCall) -> Around:
+def around(ask: Ask, span: Callable[[str, str], str | None], call: StoredCall) -> Around:
     """What is known around a call.
 
-    Raises:
-        StoreUnavailable: the database does not answer.
+    Args:
+        ask: asks one named question: its name, its row, its values.
+        span: a span of a trace, as MLflow's JSON; None where there is none.
+        call: in the middle.
     """
-    part_of = _part_of(ledger, call.parent_id)
+    part_of = _part_of(ask, call.parent_id)
     trace_ids = [f"tr-{one.id}" for one in reversed(part_of)] + [f"tr-{call.id}"]
     spans: list[SpanOf] = []
     for trace_id in trace_ids:
-        spans = ledger.ask("spans_of_trace", SpanOf, trace_id=trace_id, limit=MOST_SPANS)
-        if any(span.span_id == call.id[16:] for span in spans):
+        spans = ask("spans_around", SpanOf, trace_id=trace_id, limit=MOST_SPANS)
+        if any(one.span_id == call.id[16:] for one in spans):
             break
     # Of spans that begin together the outer one ends last.
-    spans.sort(key=lambda span: (span.start_ns, -(span.end_ns or math.inf)))
-    inside = ledger.ask("calls_inside", RecentCall, id=call.id, limit=MOST_CALLS)
+    spans.sort(key=lambda one: (one.start_ns, -(one.end_ns or math.inf)))
+    inside = call.inner_calls > 0
     return Around(
         part_of=part_of,
         spans=spans,
-        sources=_sources(ledger, trace_id, spans),
-        calls_inside=inside if call.inner_calls else [],
+        sources=list(_sources(span, trace_id, spans)),
+        calls_inside=ask("calls_made_in", RecentCall, id=call.id, limit=MOST_CALLS)
+        if inside
+        else [],
     )
 
 
-def _part_of(ledger: Ledger, parent_id: str | None) -> list[Enclosing]:
+def _part_of(ask: Ask, parent_id: str | None) -> list[Enclosing]:
     found: list[Enclosing] = []
     while parent_id is not None and len(found) < DEEPEST:
-        calls = ledger.ask("call_around", _Place, id=parent_id)
-        places = calls or ledger.ask("run_around", _Place, id=parent_id)
+        calls = ask("call_around", _Place, id=parent_id)
+        places = calls or ask("run_around", _Place, id=parent_id)
         if not places:
             break
         parent_id = places[0].parent_id
@@ -93,7 +98,10 @@ def _part_of(ledger: Ledger, parent_id: str | None) -> list[Enclosing]:
     return found
 
 
-def _sources(ledger: Ledger, trace_id: str, spans: list[SpanOf]) -> list[Any]:
-    retrievers = [span for span in spans if span.type == RETRIEVER][:MOST_SOURCES]
-    texts = (ledger.span(trace_id, span.span_id) for span in retrievers)
-    return [content.of_span(text).response for text in texts if text is not None]
+def _sources(
+    span: Callable[[str, str], str | None], trace_id: str, spans: list[SpanOf]
+) -> Iterator[Any]:
+    for one in [one for one in spans if one.type == RETRIEVER][:MOST_SOURCES]:
+        text = span(trace_id, one.span_id)
+        if text is not None:
+            yield content.of_span(text).response

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from flowledger.config import without_password
 from flowledger.errors import NotFound
 from flowledger.questions import content
+from flowledger.questions.around import Around, around
 from flowledger.questions.catalog import catalog
 from flowledger.questions.engine import open_engine, reading
 from flowledger.questions.over import Over
@@ -94,11 +95,11 @@ class Ledger:
 
     def experiments(self) -> list[Experiment]:
         """Every MLflow experiment, deleted ones included."""
-        return self.ask("experiments", Experiment)
+        return self._ask("experiments", Experiment)
 
     def features(self) -> list[FeatureOf]:
         """Which features have had calls, and in which experiments."""
-        return self.ask("features_of_experiments", FeatureOf)
+        return self._ask("features_of_experiments", FeatureOf)
 
     def calls_of_process(self, producer_id: str) -> int:
         """How many calls of one process are stored."""
@@ -106,11 +107,11 @@ class Ledger:
 
     def size(self) -> LedgerSize:
         """How many records there are."""
-        return self.ask("ledger_size", LedgerSize)[0]
+        return self._ask("ledger_size", LedgerSize)[0]
 
     def losses(self) -> Losses:
         """What applications counted but could not keep."""
-        return self.ask("dropped_records", Losses)[0]
+        return self._ask("dropped_records", Losses)[0]
 
     def revision(self) -> str | None:
         """The Alembic revision of MLflow's tables; None where there are none."""
@@ -130,7 +131,7 @@ class Ledger:
         Raises:
             NotFound: no call, or more than one, has such an id; the message says what to give.
         """
-        row = self.ask("call_by_id", CallRow, id=self._resolve(wanted))[0]
+        row = self._ask("call_by_id", CallRow, id=self._resolve(wanted))[0]
         if readable is not None and row.experiment_id not in readable:
             raise NotFound(f"no call with the id {wanted} is stored in {self.place}")
         columns = msgspec.structs.asdict(row)
@@ -149,16 +150,19 @@ class Ledger:
             StoredCall,
         )
 
-    def span(self, trace_id: str, span_id: str) -> str | None:
-        """A span of a trace, as MLflow's JSON; None where there is none."""
+    def _span(self, trace_id: str, span_id: str) -> str | None:
         found: str | None = self._value("span_content", trace_id=trace_id, span_id=span_id)
         return found
+
+    def around(self, call: StoredCall) -> Around:
+        """What stands around a call: what it was made in, what was made in it, and their spans."""
+        return around(self._ask, self._span, call)
 
     def _content(self, row: CallRow) -> tuple[Content, bool]:
         """What was asked and answered, and whether a trace holds it."""
         if row.content is not None:
             return content.of_ledger(row.content), False
-        span = self.span(f"tr-{row.id}", row.id[16:])
+        span = self._span(f"tr-{row.id}", row.id[16:])
         return (Content(), False) if span is None else (content.of_span(span), True)
 
     def _resolve(self, wanted: str) -> str:
@@ -201,14 +205,7 @@ class Ledger:
         rows = self._rows(name, parameters)
         return rows[0][0] if rows else None
 
-    def ask(self, name: str, row_type: type[R], **parameters: Any) -> list[R]:
-        """The rows of a question without holes.
-
-        Args:
-            name: of the question in the catalog.
-            row_type: what its columns become.
-            parameters: the values it takes.
-        """
+    def _ask(self, name: str, row_type: type[R], **parameters: Any) -> list[R]:
         return self._fill(row_type, name, {}, parameters)
 
     def _fill(

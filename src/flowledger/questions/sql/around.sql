@@ -17,7 +17,7 @@ FROM runs r
 LEFT JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'mlflow.parentRunId'
 WHERE r.run_uuid = :id
 
--- name: spans_of_trace
+-- name: spans_around
 -- The spans of a trace, in the order in which they began.
 SELECT
     span_id,
@@ -32,7 +32,7 @@ WHERE trace_id = :trace_id
 ORDER BY start_time_unix_nano, span_id
 LIMIT :limit
 
--- name: calls_inside
+-- name: calls_made_in
 -- The calls that were made inside one, in the order in which they began.
 SELECT
     c.id,
