@@ -114,6 +114,10 @@ class Ledger:
         """
         return Steps(self._fill, self._value, readable).of(call)
 
+    def has_run(self, call_id: str) -> bool:
+        """Whether a call is a run in MLflow."""
+        return self._value("run_of_call", id=call_id) is not None
+
     def first_ms(self) -> int | None:
         """When the first call of all began."""
         first: int | None = self._value("first_call")

@@ -24,8 +24,9 @@ __all__ = [
 MOST_SEARCHED = 5000
 LONGEST_TEXT = 500
 LARGEST = 1e300
-# What calls can be sorted by besides their time, and how SQL sees it: what is unknown is least.
+# What calls can be sorted by, and how SQL sees it: what is unknown is least.
 RANKS = {
+    "start_ms": "start_ms",
     "cost_usd": "COALESCE(cost_usd, -1)",
     "latency_ms": "latency_ms",
     "total_tokens": "COALESCE(total_tokens, -1)",

@@ -22,7 +22,7 @@ class Steps:
     """Asks for the steps around a call, and puts them in order.
 
     Args:
-        fill: asks one named question: its row, its name, what its holes are filled with, its values.
+        fill: asks one named question: its row, its name, what fills its holes, its values.
         value: asks for one value.
         readable: ids of the experiments that may be seen at all; None is every one.
     """
@@ -64,12 +64,10 @@ class Steps:
             return []
         first_ms = min(span.start_ns for span in spans) // 10**6
         last_ms = max(span.end_ns or span.start_ns for span in spans) // 10**6
-        inside = [
-            one
-            for around in {call.parent_id, root}
-            for one in self._calls(around, first_ms, last_ms)
-        ]
-        calls = {one.id[SPAN_ID]: one.id for one in (call, *inside)}
+        calls = {call.id[SPAN_ID]: call.id}
+        for around in {call.parent_id, root}:
+            inside = self._calls(around, first_ms, last_ms)
+            calls |= {one.id[SPAN_ID]: one.id for one in inside}
         return [_of_span(span, calls.get(span.span_id)) for span in spans]
 
     def _own_spans(self, call: StoredCall) -> list[Node]:

@@ -15,7 +15,7 @@ from mlflow.server.handlers import STATIC_PREFIX_ENV_VAR
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import flowledger
-from flowledger import config
+from flowledger import config, dashboard
 from flowledger.config import Settings
 from flowledger.server import analytics, docs, health, ingest, scraping, settings
 from flowledger.server.analytics.asking import ServerAsker
@@ -112,7 +112,7 @@ def _ours(parts: Parts, lifespan: Callable[[Any], AbstractAsyncContextManager[No
     )
     routers = [make(parts) for make in (*ROUTERS, docs.router)]
     asker = ServerAsker(parts)
-    routers += [make(asker) for make in analytics.ROUTERS]
+    routers += [make(asker) for make in (*analytics.ROUTERS, dashboard.router)]
     for router in routers:
         app.include_router(router, responses=COMMON)
     app.state.places = tuple(place for router in routers for place in _places(router))

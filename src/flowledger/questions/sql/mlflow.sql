@@ -27,6 +27,12 @@ WHERE trace_id = :trace_id AND {readable}
 ORDER BY start_time_unix_nano, span_id
 LIMIT :limit
 
+-- name: run_of_call
+-- Whether a call has a run: its id, where it has.
+SELECT run_uuid
+FROM runs
+WHERE run_uuid = :id
+
 -- name: run_tag
 -- One tag of a run.
 SELECT value

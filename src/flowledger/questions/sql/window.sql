@@ -124,14 +124,15 @@ SELECT
     c.content,
     s.content AS span
 FROM (
-    SELECT *
+    SELECT id
     FROM llm_calls
     WHERE {calls}
         AND start_ms <= :before_ms
         AND (start_ms < :before_ms OR id < :before_id)
     ORDER BY start_ms DESC, id DESC
     LIMIT :most
-) c
+) looked
+JOIN llm_calls c ON c.id = looked.id
 LEFT JOIN spans s ON s.trace_id = 'tr-' || c.id AND s.span_id = SUBSTR(c.id, 17)
 WHERE LOWER(c.id || ' ' || c.operation || ' ' || COALESCE(c.feature, '') || ' '
         || COALESCE(c.model, '') || ' ' || COALESCE(c.user_id, '') || ' '
