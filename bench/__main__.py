@@ -15,6 +15,7 @@ SUBJECTS = {
     "store": "bench.store",
     "search": "bench.search",
     "analytics": "bench.analytics",
+    "pages": "bench.pages",
     "ingest": "bench.ingest",
     "import": "bench.imports",
     "memory": "bench.memory",

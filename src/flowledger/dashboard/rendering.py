@@ -59,6 +59,7 @@ def _environment() -> Environment:
         "percent": numbers.percent,
         "ms": numbers.milliseconds,
         "moment": numbers.moment,
+        "second": numbers.second,
         "iso": time_text,
         "data": _data,
         "pretty": _pretty,

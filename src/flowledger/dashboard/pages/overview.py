@@ -39,6 +39,11 @@ def overview(shown: Shown, rest: str) -> Context:
         "trend": charts.spend_and_calls(periods, view.window, view.span.period),
         "by_model": charts.bars(over.by("model", order="cost_usd"), "model", whole=sums),
         "by_feature": charts.bars(over.by("feature", order="cost_usd"), "feature", whole=sums),
+        "errors": charts.bars(
+            [row for row in over.by("error_type", order="failed") if row.failed],
+            "error type",
+            "failed",
+        ),
         "models": models,
         "speeds": over.percentiles_by("model"),
         "providers": _providers(shown),

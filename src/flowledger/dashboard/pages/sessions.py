@@ -39,13 +39,15 @@ def _one(shown: Shown) -> Context:
     return "session", {
         "title": f"Session {session}",
         "sums": sums,
-        "turns": [_turn(shown, row) for row in page.rows],
+        "turns": [turn for row in page.rows if (turn := _turn(shown, row))],
         "next": page.next,
     }
 
 
-def _turn(shown: Shown, row: RecentCall) -> dict[str, Any]:
-    """A call as a turn: what was new in what was asked, and the answer."""
+def _turn(shown: Shown, row: RecentCall) -> dict[str, Any] | None:
+    """A call as a turn: what was asked last, and the answer; None if it groups others."""
     call: StoredCall = shown.ledger.call(row.id, shown.may)
+    if call.inner_calls:
+        return None
     said = [message for message in messages_of(call.content.prompt) if message[0] != "system"]
     return {"row": row, "asked": said[-1:], "call": call}

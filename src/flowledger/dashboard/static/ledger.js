@@ -46,6 +46,7 @@ async function draw(place, themes) {
     ast: true,
     config,
     defaultStyle: false,
+    logLevel: 1,
     renderer: "svg",
     tooltip: showTip,
   });
