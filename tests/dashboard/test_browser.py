@@ -249,13 +249,13 @@ PICTURES = {
 }
 
 
-@pytest.mark.skipif(not os.environ.get("FLOWLEDGER_SCREENSHOTS"), reason="`make screenshots`")
+@pytest.mark.skipif(not os.environ.get("DASHBOARD_PICTURES"), reason="`make screenshots`")
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_for_the_readme_are_small(filled: Filled, look: Open, name: str) -> None:
     path, dark, width, height = PICTURES[name]
     streamed = [call for call in filled.calls if call.first_token_ns and call.response]
     page = look(path.replace("CALL", f"/calls/{streamed[0].id}"), dark, width, height)
-    folder = Path(os.environ["FLOWLEDGER_SCREENSHOTS"])
+    folder = Path(os.environ["DASHBOARD_PICTURES"])
     folder.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=folder / f"{name}.png")
     assert LARGEST_PICTURE > (folder / f"{name}.png").stat().st_size

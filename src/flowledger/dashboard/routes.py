@@ -87,7 +87,7 @@ class _Dashboard:
         def shown(ledger: Ledger, may: May) -> str:
             view = asked.fitted(ledger)
             template, context = show(Shown(ledger, may, view, self._asker.settings), rest)
-            return render(template, view, **context)
+            return render(template, view, ever=ledger.first_ms() is not None, **context)
 
         return HTMLResponse(await self._asker.ask(request, shown), headers=NEVER_KEPT)
 

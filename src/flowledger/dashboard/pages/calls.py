@@ -35,7 +35,6 @@ def calls(shown: Shown, rest: str) -> Context:
     return "calls", {
         **context,
         "sums": over.sums(),
-        "ever": shown.ledger.first_ms() is not None,
         "choices": {
             name: [row.value for row in everything.by(name, CHOICES) if row.value is not None]
             for name in ("model", "feature")

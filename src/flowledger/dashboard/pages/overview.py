@@ -33,7 +33,6 @@ def overview(shown: Shown, rest: str) -> Context:
     return "overview", {
         "title": "Overview",
         "empty": not sums.calls,
-        "ever": shown.ledger.first_ms() is not None,
         "sums": sums,
         "tiles": _tiles(shown, sums, over.sums_before(), over.percentiles(), periods),
         "trend": charts.spend_and_calls(periods, view.window, view.span.period),
