@@ -20,7 +20,7 @@ from flowledger.server.analytics.asking import LocalAsker
 from tests.dashboard.filled import fill
 from tests.server_client import Server, running
 
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
     " --disable-background-networking --disable-component-update"

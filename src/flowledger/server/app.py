@@ -22,6 +22,7 @@ from flowledger.server.analytics.asking import ServerAsker
 from flowledger.server.callers import MlflowUsers, open_users
 from flowledger.server.counting import OURS, Counted
 from flowledger.server.guard import Guard
+from flowledger.server.linked import Linked
 from flowledger.server.metrics import Metrics
 from flowledger.server.metrics_folder import MetricsFolder
 from flowledger.server.otlp import Otlp
@@ -57,7 +58,8 @@ def create(folder: MetricsFolder) -> ASGIApp:
     theirs = _mlflow(users)
     ours = _ours(parts, _lifespan(theirs, parts, folder))
     prefix = os.environ.get(STATIC_PREFIX_ENV_VAR, "").rstrip("/")
-    return Counted(_InFront(ours, Otlp(theirs, parts, prefix), prefix), metrics, prefix)
+    rest = Linked(Otlp(theirs, parts, prefix), prefix, dashboard.PLACE)
+    return Counted(_InFront(ours, rest, prefix), metrics, prefix)
 
 
 class _InFront:
