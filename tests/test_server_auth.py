@@ -9,11 +9,12 @@ from time import time_ns as now_ns
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 from hypothesis import given
 from mlflow import MlflowClient
 
-from flowledger.records import Call, encode, new_id
+from flowledger.records import Artifact, Call, Job, Logged, Place, Span, encode, new_id
 from flowledger.server.batches import experiments_of
 from flowledger.store.entries import entry
 from flowledger.store.http import CALLS_PATH, HttpSink, is_flowledger
@@ -124,7 +125,10 @@ def test_a_key_lets_calls_in_through_the_shipping_client(server: Server, key: st
 
 def test_a_key_opens_nothing_else(server: Server, key: str) -> None:
     told = server.get("/metrics", **bearer(key))
-    assert (403, True) == (told.status, "a key is for ingest alone" in told.json()["detail"])
+    assert (403, True) == (
+        told.status,
+        "a key is for sending calls and spans" in told.json()["detail"],
+    )
     runs = server.ask("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", headers=bearer(key))
     assert 401 == runs.status
 
@@ -192,6 +196,34 @@ def test_a_user_writes_where_mlflow_lets_that_user_write(server: Server) -> None
     assert {"llm_calls": 0, "runs": 0, "spans": 0} == server.stored(both)
     allow(server, "ana", theirs)
     assert 200 == server.post_calls(both, **basic("ana")).status
+
+
+@pytest.mark.parametrize("claims_mine", [False, True], ids=["as it is", "said to be mine"])
+def test_a_user_adds_nothing_to_a_run_of_somebody_else(server: Server, claims_mine: bool) -> None:
+    mine, theirs = f"mine {new_id()}", f"theirs {new_id()}"
+    run = Job(**numbered(1), running=True, name="job", experiment=theirs)
+    assert 200 == server.post_calls([run], **basic(ADMIN)).status
+    assert 200 == server.post_calls([a_call(experiment=mine)], **basic("ana")).status
+    experiment = mine if claims_mine else None
+    about = {**numbered(2), "run_id": run.id, "experiment": experiment}
+    place = Place(root_id=run.id, parent_id=run.id, experiment=experiment)
+    ended = msgspec.structs.replace(run, seq=2, running=False, experiment=mine, tags={"mine": "1"})
+    for record in (
+        Logged(**about, tags={"mine": "1"}),
+        Artifact(**about, path="mine.txt", content=b"mine"),
+        Span(**numbered(2), name="mine", place=place),
+        ended,
+    ):
+        assert 403 == server.post_calls([record], **basic("ana")).status
+    query = f"SELECT value FROM tags WHERE run_uuid = '{run.id}' AND key = 'mine'"
+    assert [] == rows(server.uri, query)
+    allow(server, "ana", theirs)
+    assert 200 == server.post_calls([Logged(**about, tags={"mine": "1"})], **basic("ana")).status
+
+
+def numbered(seq: int) -> dict[str, Any]:
+    """What every record of a process of its own has."""
+    return {"id": new_id(), "producer": new_id(), "seq": seq, "start_ns": now_ns()}
 
 
 def test_a_user_sees_the_numbers_of_the_experiments_they_may_read(server: Server) -> None:
@@ -297,7 +329,9 @@ def test_the_documentation_says_who_may_come(server: Server) -> None:
     assert {"user", "key"} == set(document["components"]["securitySchemes"])
 
 
-def test_spans_reach_the_ledger_only_where_mlflow_lets_their_sender_write(server: Server) -> None:
+def test_spans_reach_the_ledger_only_where_mlflow_lets_their_sender_write(
+    server: Server, key: str
+) -> None:
     made = server.ask(
         "POST",
         "/api/2.0/mlflow/experiments/create",
@@ -307,7 +341,14 @@ def test_spans_reach_the_ledger_only_where_mlflow_lets_their_sender_write(server
     experiment = made.json()["experiment_id"]
     about = {"Content-Type": "application/json", "x-mlflow-experiment-id": experiment}
     query = f"SELECT model_asked FROM llm_calls WHERE experiment_id = {experiment}"
-    for login, status, stored in (({}, 401, 0), (basic("ana"), 403, 0), (basic(ADMIN), 200, 1)):
+    unknown = bearer(key[:-8] + "00000000")
+    for login, status, stored in (
+        ({}, 401, 0),
+        (unknown, 401, 0),
+        (basic("ana"), 403, 0),
+        (bearer(key), 200, 1),
+        (basic(ADMIN), 200, 1),
+    ):
         headers = {**about, **login}
         answer = server.ask("POST", "/v1/traces", body=as_json(CURRENT), headers=headers)
         assert (status, stored) == (answer.status, len(rows(server.uri, query)))

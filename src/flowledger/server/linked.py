@@ -29,12 +29,10 @@ class Linked:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if (scope["type"], scope.get("method")) != ("http", "GET") or scope[
-            "path"
-        ] != self._first_page:
-            await self._app(scope, receive, send)
-        else:
-            await self._app(scope, receive, _Adding(send, self._link))
+        asked = (scope["type"], scope.get("method"), scope.get("path"))
+        if asked == ("http", "GET", self._first_page):
+            send = _Adding(send, self._link)
+        await self._app(scope, receive, send)
 
 
 class _Adding:
