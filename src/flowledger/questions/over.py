@@ -185,7 +185,7 @@ class Over:
         """
         hours = self._hours(period)
         sources = self._sources(by_minute=not hours)
-        holes = {"moments": str(hours or 1), "measured": sources.measured(hours)}
+        holes = {"moments": str(hours or 1), "measured": sources.totals(hours)}
         return [
             _as(Period, row, start_ms=row.period * (hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE))
             for row in self._ask(_NumberedPeriod, "numbers_by_period", sources, holes)
@@ -322,7 +322,7 @@ class Over:
         return Sources(window or self.window, self._filters, ids, by_minute)
 
     def _sums(self, sources: Sources) -> Sums:
-        return self._ask(Sums, "numbers", sources, {"measured": sources.measured()})[0]
+        return self._ask(Sums, "numbers", sources, {"measured": sources.totals()})[0]
 
     def _paged(
         self,
