@@ -124,6 +124,11 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         return {name: self.given[name] for name in FILTERS if name in self.given}
 
     @property
+    def root(self) -> str:
+        """What addresses outside the dashboard begin with."""
+        return self.base.rpartition("/")[0]
+
+    @property
     def q(self) -> str | None:
         """The text that is searched for."""
         return self.given.get("q")
