@@ -16,6 +16,7 @@ SUBJECTS = {
     "search": "bench.search",
     "analytics": "bench.analytics",
     "pages": "bench.pages",
+    "evidence": "bench.evidence",
     "ingest": "bench.ingest",
     "import": "bench.imports",
     "memory": "bench.memory",
