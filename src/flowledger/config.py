@@ -32,6 +32,8 @@ STORE_AS = ("run+trace", "run", "trace", "ledger")
 DURABILITY = ("process", "fsync")
 PROTOCOLS = ("openai", "anthropic")
 COLLECTOR = ("auto", "off")
+CAPTURE_CONTENT = ("full", "hashed", "none")
+IN_THE_FILE = ("experiments", "providers", "capture_content_of", "evidence")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SCHEMES = ("sqlite", "postgresql", "http", "https", "file", "")
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -76,6 +78,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chat_store: database of documents and conversations; default a SQLite file in `home`.
     embedding_model: model that makes vectors of documents; none means words only.
     providers: providers by the prefix of their models.
+    capture_content: what is kept of prompts, answers, tools and errors: `full`, `hashed` (SHA-256
+        and length) or `none`.
+    capture_content_of: the same by feature; wins over `capture_content`.
+    redact: what is taken out of every text before it is kept, in this order: `keys`, `email`,
+        `phone`, `card`, `iban`, or `module:function` of your own, separated by commas.
+    evidence: the policy that `flowledger evidence check` holds calls to.
+    signing_key: file with the private key that signs exported evidence; default in `home`.
     """
 
     enabled: bool = True
@@ -103,6 +112,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chat_store: str = ""
     embedding_model: str = ""
     providers: dict[str, Provider] = msgspec.field(default_factory=dict)
+    capture_content: str = "full"
+    capture_content_of: dict[str, str] = msgspec.field(default_factory=dict)
+    redact: str = "keys"
+    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
+    signing_key: str = ""
 
     @property
     def destination(self) -> "Destination":
@@ -176,6 +190,9 @@ def _load(environ: Mapping[str, str], arguments: dict[str, Any]) -> Settings:
         home=str(Path(settings.home or _state_home(environ)).expanduser().absolute()),
         tracking_uri=_absolute(settings.tracking_uri),
         artifact_root=_absolute_folder(settings.artifact_root or "mlruns"),
+        signing_key=str(Path(settings.signing_key).expanduser().absolute())
+        if settings.signing_key
+        else "",
         chat_store=_absolute(settings.chat_store) if settings.chat_store else "",
     )
 
@@ -200,7 +217,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         field: environ[name]
         for field in Settings.__struct_fields__
         for name in (f"FLOWLEDGER_{field.upper()}", ALIASES.get(field, ""))
-        if environ.get(name) and field not in ("enabled", "experiments", "providers")
+        if environ.get(name) and field not in ("enabled", *IN_THE_FILE)
     }
     for field, name in ALIASES.items():
         values[field] = environ.get(f"FLOWLEDGER_{field.upper()}") or environ.get(name)
@@ -248,10 +265,15 @@ def _check(settings: Settings) -> None:
         ("durability", DURABILITY),
         ("collector", COLLECTOR),
         ("log_level", ("", *LOG_LEVELS)),
+        ("capture_content", CAPTURE_CONTENT),
     ):
         value = getattr(settings, field)
         if value not in allowed:
             raise ConfigError(f"{field}={value!r}: use one of {', '.join(filter(None, allowed))}")
+    for feature, mode in settings.capture_content_of.items():
+        if mode not in CAPTURE_CONTENT:
+            modes = ", ".join(CAPTURE_CONTENT)
+            raise ConfigError(f"capture_content_of.{feature}={mode!r}: use one of {modes}")
     for field, least, most in (
         ("max_content_bytes", KIB, 4 * MIB),
         ("max_artifact_bytes", 0, 32 * MIB),

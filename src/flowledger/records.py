@@ -42,6 +42,7 @@ __all__ = [
     "encode_fields",
     "fixed_id",
     "new_id",
+    "number_of",
     "to_json",
 ]
 
@@ -411,6 +412,18 @@ def decode(payload: bytes | memoryview) -> Record:
     if not unknown:
         return record
     return msgspec.structs.replace(record, unknown={**record.unknown, **unknown})
+
+
+def number_of(payload: bytes | memoryview) -> tuple[str, int]:
+    """Producer and number that encoded bytes tell, record or not; ("", 0) where they do not."""
+    try:
+        fields = _generic.decode(payload)
+        producer, seq = fields["producer"], fields["seq"]
+    except (msgspec.DecodeError, UnicodeError, RecursionError, LookupError, TypeError):
+        return "", 0
+    usable = isinstance(producer, str) and len(producer) <= 32 and "\0" not in producer
+    numbered = isinstance(seq, int) and 0 < seq < 2**63
+    return (producer, seq) if usable and numbered else ("", 0)
 
 
 def _unknown_fields(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:

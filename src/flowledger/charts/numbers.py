@@ -11,6 +11,7 @@ __all__ = [
     "moment",
     "money",
     "percent",
+    "second",
     "short_count",
 ]
 
@@ -71,6 +72,11 @@ def day(unix_ms: int | None) -> str:
 def minute(unix_ms: int | None) -> str:
     """A moment in UTC, to the minute: `19 Oct 14:05`."""
     return _in_utc(unix_ms, "%d %b %H:%M").removeprefix("0")
+
+
+def second(unix_ms: int | None) -> str:
+    """A moment in UTC, to the second, without its year: `19 Oct 14:05:09`."""
+    return _in_utc(unix_ms, "%d %b %H:%M:%S").removeprefix("0")
 
 
 def _in_utc(unix_ms: int | None, form: str) -> str:

@@ -15,9 +15,9 @@ __all__ = ["MEASURES", "bars", "error_types", "latencies", "over_time", "spend_a
 MS_OF_A_PERIOD = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 NAMED = {"minute": numbers.minute, "hour": numbers.minute, "day": numbers.day}
 TALL, ROW_HEIGHT = 240, 32
-MOST_BARS, MOST_SERIES = 8, 7
+MOST_BARS, MOST_SERIES = 10, 7
 LEAST_REST = 1e-9  # below that it is what adding floats leaves over
-ROOM = 1.3  # the number stands beside the longest bar
+ROOM = 1.45  # the number stands beside the longest bar
 OTHERS, NO_VALUE = "others", "(none)"
 MOST_SPANS = 4000
 COARSER = 3  # buckets of 4 % drawn as one of 12 %
@@ -155,6 +155,10 @@ def over_time(
         }
         for (start, place, who), amount in sorted(amounts.items())
     ]
+    edges = [  # an axis goes from the first span to the last, whatever is in them
+        {"start": start, "end": start + MS_OF_A_PERIOD[period], "name": largest[0], "amount": 0}
+        for start in (*spans.starts[:1], *spans.starts[-1:])
+    ]
     form = _form(measure, max(heights.values(), default=0))
     return Chart(
         title=f"{name} per {period} by {dimension}",
@@ -163,7 +167,7 @@ def over_time(
         rows=[(str(one["when"]), str(one["name"]), str(one["text"])) for one in points],
         drawing=drawings.with_rows(
             drawings.stacked(f"{name}, {unit}"),
-            points,
+            [*points, *edges],
             form=form,
         ),
         height=TALL,

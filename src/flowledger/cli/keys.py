@@ -36,6 +36,7 @@ def command() -> None:
       flowledger keys create checkout-service
       flowledger keys list
       flowledger keys revoke checkout-service
+      flowledger keys signing
     """
 
 
@@ -82,6 +83,30 @@ def revoke(name: str, backend_store_uri: str | None) -> None:
     with _keys(backend_store_uri, make=False) as keys:
         keys.revoke(name)
     click.echo(f"the key {name} is revoked")
+
+
+@command.command("signing")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def signing(as_json: bool) -> None:
+    """Make the key that signs exported evidence, unless there is one, and print its public half.
+
+    The private half is a file in FLOWLEDGER_HOME that only you can read, or what
+    FLOWLEDGER_SIGNING_KEY names. Give the public half to whoever checks what you export.
+    """
+    try:
+        from flowledger.audit.signing import key_path, load_key, make_key, public_text
+    except ImportError as exc:
+        raise StoreMisconfigured(
+            f"{exc.name} is not installed: pip install 'flowledger[server]'"
+        ) from exc
+    path = key_path(config.load())
+    made = not path.exists()
+    public = public_text(make_key(path) if made else load_key(path))
+    if as_json:
+        print_json({"public_key": public, "file": str(path), "made": made})
+        return
+    click.echo(public)
+    click.echo(f"The private half {'is now' if made else 'is'} in {path}.", err=True)
 
 
 def _state(revoked_ms: int | None) -> str:

@@ -23,8 +23,10 @@ from flowledger.questions.rows import (
     LedgerSize,
     Losses,
     RecentCall,
+    Step,
     StoredCall,
 )
+from flowledger.questions.steps import Steps
 from flowledger.questions.window import ALWAYS, Filters, Window
 
 __all__ = ["Ledger"]
@@ -104,6 +106,24 @@ class Ledger:
     def calls_of_process(self, producer_id: str) -> int:
         """How many calls of one process are stored."""
         return int(self._value("calls_of_process", producer_id=producer_id) or 0)
+
+    def steps(self, call: StoredCall, readable: Collection[int] | None = None) -> list[Step]:
+        """What happened around and inside a call, as a waterfall: outermost first, by time.
+
+        Args:
+            call: in the middle of it.
+            readable: ids of the experiments that may be seen at all; None is every one.
+        """
+        return Steps(self._fill, self._value, readable).of(call)
+
+    def has_run(self, call_id: str) -> bool:
+        """Whether a call is a run in MLflow."""
+        return self._value("run_of_call", id=call_id) is not None
+
+    def first_ms(self) -> int | None:
+        """When the first call of all began."""
+        first: int | None = self._value("first_call")
+        return first
 
     def size(self) -> LedgerSize:
         """How many records there are."""

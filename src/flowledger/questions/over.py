@@ -13,6 +13,8 @@ from flowledger.errors import QuestionError
 from flowledger.questions.rows import (
     EveryCall,
     FailedCall,
+    Found,
+    Lag,
     Page,
     Percentiles,
     Period,
@@ -25,11 +27,21 @@ from flowledger.questions.rows import (
     Slice,
     Sums,
 )
+from flowledger.questions.searching import (
+    MOST_SEARCHED,
+    RANKS,
+    Position,
+    Searched,
+    patterns,
+    ranked_page,
+    ranked_position,
+    searched,
+)
 from flowledger.questions.sources import SUMS, Sources
 from flowledger.questions.window import Filters, Window
 from flowledger.store.rollup import FACETS, GROUPED, OF_LATENCIES
 
-__all__ = ["DIMENSIONS", "PAGE_TOKEN", "Over"]
+__all__ = ["DIMENSIONS", "ORDERS", "PAGE_TOKEN", "RANKS", "Over"]
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -42,6 +54,20 @@ DIMENSIONS = {
         for name in (*GROUPED, *FACETS, "session_id")
         if name not in _OTHERWISE_NAMED.values()
     },
+}
+# What parts can be sorted by: `value` is their name, rates and averages come from sums.
+ORDERS = {
+    "value": "{value}",
+    "calls": "SUM(calls)",
+    "failed": "SUM(failed)",
+    "error_rate": "1.0 * SUM(failed) / SUM(calls)",
+    "input_tokens": "SUM(input_tokens)",
+    "output_tokens": "SUM(output_tokens)",
+    "total_tokens": "SUM(total_tokens)",
+    "cost_usd": "SUM(cost_usd)",
+    "mean_latency_ms": "SUM(latency_ms) / SUM(calls)",
+    "mean_confidence": "COALESCE(SUM(confidence) / NULLIF(SUM(confidences), 0), -1)",
+    "last_ms": "MAX(last_ms)",
 }
 HOURS = {"minute": 0, "hour": 1, "day": 24}
 MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
@@ -101,20 +127,25 @@ class Over:
         found = self._ask(_Bucket, "latency_histogram", sources, holes)
         return _percentiles([(row.latency_bucket, row.calls) for row in found])
 
-    def by(self, dimension: str, limit: int = 100) -> list[Slice]:
-        """The sums by one dimension, the most calls first.
+    def by(
+        self, dimension: str, limit: int = 100, order: str = "calls", *, ascending: bool = False
+    ) -> list[Slice]:
+        """The sums by one dimension, the most calls first unless another order is asked for.
 
         Args:
             dimension: one of `DIMENSIONS`, or `tag:<key>` for the values of one of the caller's own
                 tags.
             limit: most rows.
+            order: one of `ORDERS`.
+            ascending: the least first.
 
         Raises:
-            QuestionError: there is no such dimension.
+            QuestionError: there is no such dimension or order.
         """
         column = _column(dimension)
         sources = self._sources()
         holes = {"value": _value(column), "dimension": sources.dimension(column)}
+        holes["order"] = _order(order, _value(column), ascending)
         rows = self._ask(_AnySlice, "numbers_by", sources, holes, limit=_bounded(limit))
         named = self._namer(column)
         return [_as(Slice, row, value=named(row.value)) for row in rows]
@@ -164,7 +195,7 @@ class Over:
         """
         hours = self._hours(period)
         sources = self._sources(by_minute=not hours)
-        holes = {"moments": str(hours or 1), "measured": sources.measured(hours)}
+        holes = {"moments": str(hours or 1), "measured": sources.totals(hours)}
         return [
             _as(Period, row, start_ms=row.period * (hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE))
             for row in self._ask(_NumberedPeriod, "numbers_by_period", sources, holes)
@@ -242,6 +273,58 @@ class Over:
         """The name of an experiment; None when it was removed."""
         return self._experiments.get(experiment_id)
 
+    def ranked(
+        self, by: str, limit: int = 50, page: str | None = None, *, ascending: bool = False
+    ) -> Page[RecentCall]:
+        """Calls by one of `RANKS`, the largest first unless `ascending`; what is unknown is least.
+
+        Every call of the window is read, and none but the page's is kept.
+
+        Raises:
+            QuestionError: there is no such number, or the token is none that was given out.
+        """
+        if by not in RANKS:
+            raise QuestionError(f"sort={by!r}: use one of {', '.join(RANKS)}")
+        at, at_id = ranked_position(page, ascending)
+        sources = self._sources()
+        way, beyond = ("ASC", ">") if ascending else ("DESC", "<")
+        holes = {"calls": sources.calls, "rank": RANKS[by], "way": way, "beyond": beyond}
+        more = _bounded(limit) + 1
+        rows = self._ask(RecentCall, "calls_ranked", sources, holes, at=at, at_id=at_id, limit=more)
+        return ranked_page(rows, limit, by)
+
+    def search(
+        self, text: str, limit: int = 50, page: str | None = None, most: int = MOST_SEARCHED
+    ) -> Searched:
+        """Calls with this text in what was asked or answered, in a name or an error, newest first.
+
+        Looks at so many calls at once, and says how far it came; its token goes on from there.
+
+        Args:
+            text: any case; found as it is written.
+            limit: most rows of a page.
+            page: the token of the page before; None for the first.
+            most: how many calls to look at.
+
+        Raises:
+            QuestionError: the token is none that was given out.
+        """
+        before_ms, before_id = _position(page)
+        sources = self._sources()
+        holes = {"calls": sources.calls}
+        at = {"before_ms": before_ms, "before_id": before_id, "most": most}
+        last = self._ask(Position, "calls_position", sources, holes, **{**at, "most": most - 1})
+        plain, written = patterns(text)
+        found = self._ask(
+            Found, "calls_to_search", sources, holes, **at, plain=plain, written=written
+        )
+        return searched(found, text, limit, last[0] if last else None)
+
+    def lag(self) -> Lag:
+        """How long after their end the calls of the window were stored."""
+        sources = self._sources()
+        return self._ask(Lag, "lag", sources, {"calls": sources.calls})[0]
+
     def sessions(self, limit: int = 50, page: str | None = None) -> Page[Session]:
         """Sessions from the one that was last active on, with the sums over their calls.
 
@@ -279,7 +362,7 @@ class Over:
         return Sources(window or self.window, self._filters, ids, by_minute)
 
     def _sums(self, sources: Sources) -> Sums:
-        return self._ask(Sums, "numbers", sources, {"measured": sources.measured()})[0]
+        return self._ask(Sums, "numbers", sources, {"measured": sources.totals()})[0]
 
     def _paged(
         self,
@@ -354,6 +437,12 @@ def _column(dimension: str) -> str:
 
 def _value(column: str) -> str:
     return column if column in GROUPED else "value"
+
+
+def _order(order: str, value: str, ascending: bool) -> str:
+    if order not in ORDERS:
+        raise QuestionError(f"sort={order!r}: use one of {', '.join(ORDERS)}")
+    return f"{ORDERS[order].replace('{value}', value)} {'ASC' if ascending else 'DESC'}"
 
 
 def _bounded(limit: int) -> int:

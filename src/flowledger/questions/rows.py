@@ -17,6 +17,8 @@ __all__ = [
     "Experiment",
     "FailedCall",
     "FeatureOf",
+    "Found",
+    "Lag",
     "LedgerSize",
     "Losses",
     "Page",
@@ -29,6 +31,8 @@ __all__ = [
     "Run",
     "Session",
     "Slice",
+    "Span",
+    "Step",
     "StoredCall",
     "Sums",
 ]
@@ -66,6 +70,47 @@ class ReceivedCall(RecentCall, frozen=True):
     """A call in a list of what was stored last."""
 
     received_ms: int
+
+
+class Found(RecentCall, frozen=True):
+    """A call that may have the text that is searched for, and everything of it that can."""
+
+    error_message: str | None
+    content: str | None
+    span: str | None
+
+
+class Lag(_Row, frozen=True):
+    """How long after their end so many calls were stored."""
+
+    calls: int
+    mean_ms: float | None
+    most_ms: float | None
+
+
+class Span(_Row, frozen=True):
+    """A span of MLflow's; one without an end is under way. `status` is `OK`, `ERROR` or `UNSET`."""
+
+    span_id: str
+    parent_span_id: str | None
+    name: str
+    status: str
+    start_ns: int
+    end_ns: int | None
+
+
+class Step(_Row, frozen=True):
+    """A bar of a waterfall: what happened in a trace, and how deep inside other things.
+
+    `call_id` is None for what is no call.
+    """
+
+    name: str
+    depth: int
+    start_ms: float
+    duration_ms: float
+    success: bool
+    call_id: str | None
 
 
 class _CallFacts(_Row, frozen=True):

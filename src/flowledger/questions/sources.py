@@ -79,6 +79,21 @@ class Sources:
             hours,
         )
 
+    def totals(self, hours: int = HOURS_OF_A_DAY) -> str:
+        """Measures with the time alone; those of one user come from sums too."""
+        user = self._filters.user_id
+        only_user = user is not None and len(self._single) == len(self._grouped) + 1
+        if not only_user or self._by_minute or self._asks_beyond(("feature",)):
+            return self.measured(hours)
+        if len(user or "") > LONGEST:
+            return self.measured(hours)
+        return self._rolled_up(
+            f"SELECT start AS moment, {_measures} FROM llm_facets"
+            " WHERE facet = 'user_id' AND value = :user_id AND",
+            f"SELECT {self._moment}, {_measures} FROM llm_measured WHERE user_id = :user_id AND",
+            hours,
+        )
+
     def latencies(self) -> str:
         """How many calls are in each bucket of latency, with the dimensions of the histogram."""
         if self._needs_calls or self._asks_beyond(OF_LATENCIES):

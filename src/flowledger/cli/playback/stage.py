@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flowledger
 from flowledger import config
@@ -120,7 +120,7 @@ def _check_packages() -> None:
         )
 
 
-def _own_database(folder: Path) -> dict[str, str]:
+def _own_database(folder: Path) -> dict[str, Any]:
     """Settings that keep a replay away from everybody else's database."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,13 +6,13 @@ app.include_router(analytics_router("sqlite:///mlflow.db"))
 from fastapi import APIRouter
 
 from flowledger import config
-from flowledger.server.analytics import exploring, overviews, tracking
+from flowledger.server.analytics import evidence, exploring, overviews, tracking
 from flowledger.server.analytics.asking import Asker, LocalAsker
 
 __all__ = ["ROUTERS", "analytics_router"]
 
 # Each makes a router with a prefix of its own.
-ROUTERS = (overviews.router, tracking.router, exploring.router)
+ROUTERS = (overviews.router, tracking.router, exploring.router, evidence.router)
 
 
 def analytics_router(tracking_uri: str | None = None) -> APIRouter:
