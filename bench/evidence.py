@@ -1,4 +1,4 @@
-"""Evidence: records verified a second, the time a check of all calls takes, the cost of the chain."""
+"""Evidence: records verified a second, what a check of all calls takes, what the chain costs."""
 
 import time
 from collections.abc import Callable
