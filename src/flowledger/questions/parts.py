@@ -77,13 +77,13 @@ def parts(over: Over, dimension: str, measure: str, limit: int) -> list[Part]:
     Args:
         over: the window.
         dimension: what `Over.by` takes.
-        measure: the sum that the largest parts have most of.
+        measure: one of `ORDERS`, which the largest parts have most of.
         limit: most parts beside the rest.
 
     Raises:
         QuestionError: there is no such dimension.
     """
-    rows = sorted(over.by(dimension, MOST_ROWS), key=lambda row: -getattr(row, measure))
+    rows = over.by(dimension, limit + 1, measure)
     shown, cut = rows[:limit], len(rows) > limit
     speeds = over.percentiles_by(dimension) if dimension in WITH_PERCENTILES else {}
     rest = _without(over.sums(), shown)
