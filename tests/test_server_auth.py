@@ -241,6 +241,11 @@ def test_a_user_sees_the_numbers_of_the_experiments_they_may_read(server: Server
     assert 200 == server.get(f"/api/flowledger/v1/calls/{calls[1].id}", **basic(ADMIN)).status
     listed = server.get("/api/v1/mlflow/tracking/experiments/", **basic("ana")).json()
     assert theirs not in {one["name"] for one in listed["experiments"]}
+    assert 401 == server.get("/ledger").status
+    for path, status in (("/ledger", 200), (f"/ledger/calls/{calls[1].id}", 404)):
+        shown = server.get(path, **basic("ana"))
+        assert (status, False) == (shown.status, theirs.encode() in shown.data)
+    assert 200 == server.get(f"/ledger/calls/{calls[1].id}", **basic(ADMIN)).status
     usage = server.get("/api/flowledger/v1/usage?by=experiment", **basic("ana")).json()["usage"]
     assert theirs not in {part["value"] for part in usage}
 

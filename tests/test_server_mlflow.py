@@ -1,5 +1,6 @@
 """MLflow behind our routes is MLflow unchanged: pages, REST, artifacts, OTLP."""
 
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -82,6 +83,13 @@ def test_the_pages_and_the_version_are_mlflows(server: Server) -> None:
     assert (200, True) == (page.status, b"<title>MLflow</title>" in page.data)
     assert (200, mlflow.__version__) == (version.status, version.data.decode())
     assert b"OK" == server.get("/health").data
+
+
+def test_mlflows_first_page_leads_to_the_dashboard(server: Server) -> None:
+    page = server.get("/")
+    assert str(len(page.data)) == page.headers["Content-Length"]
+    [place] = re.findall(rb'<a href="([^"]+)"[^>]*>Ledger</a></body>', page.data)
+    assert (b"/ledger", 200) == (place, server.get(place.decode()).status)
 
 
 def test_paths_beside_ours_are_mlflows(server: Server) -> None:

@@ -10,7 +10,7 @@ from flowledger.errors import QuestionError
 
 __all__ = ["ALWAYS", "Filters", "Window"]
 
-MS_OF_A_DAY = 86_400_000
+MS_OF_A_DAY, MS_OF_A_MINUTE = 86_400_000, 60_000
 LONGEST_DAYS = 3660
 STATUSES = ("success", "failed")
 
@@ -32,6 +32,11 @@ class Window(msgspec.Struct, frozen=True):
             raise QuestionError(f"days={days:g}: give more than 0 and at most {LONGEST_DAYS}")
         end_ms = now_ms or time.time_ns() // 1_000_000
         return cls(end_ms - round(days * MS_OF_A_DAY), end_ms)
+
+    @property
+    def minutes(self) -> float:
+        """How long it is."""
+        return (self.end_ms - self.start_ms) / MS_OF_A_MINUTE
 
     def before(self) -> "Window":
         """The window of the same length that ends where this one begins."""
