@@ -22,7 +22,7 @@ from flowledger.questions import (
 from flowledger.questions.around import SpanOf
 from flowledger.questions.catalog import parse
 from flowledger.questions.engine import open_engine
-from flowledger.questions.rows import CallRow
+from flowledger.questions.rows import CallRow, Chain, ChainChange
 from flowledger.records import (
     Actor,
     Call,
@@ -51,6 +51,8 @@ ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
     "span_content": ("content",),
     "mlflow_revision": ("revision",),
     "first_call": ("start_ms",),
+    "chain_state": Chain,
+    "chain_changes": ChainChange,
     "run_of_call": ("run_uuid",),
     "run_tag": ("value",),
     "experiments": Experiment,

@@ -17,6 +17,8 @@ from flowledger.questions.engine import open_engine, reading
 from flowledger.questions.over import Over
 from flowledger.questions.rows import (
     CallRow,
+    Chain,
+    ChainChange,
     Content,
     Experiment,
     FeatureOf,
@@ -115,6 +117,14 @@ class Ledger:
             readable: ids of the experiments that may be seen at all; None is every one.
         """
         return Steps(self._fill, self._value, readable).of(call)
+
+    def chain(self) -> Chain:
+        """The chain of evidence, as its last link says it."""
+        return self._ask("chain_state", Chain)[0]
+
+    def chain_changes(self, limit: int = 20) -> list[ChainChange]:
+        """The latest corrections, removals, erasures and purges, newest first."""
+        return self._ask("chain_changes", ChainChange, limit=limit)
 
     def has_run(self, call_id: str) -> bool:
         """Whether a call is a run in MLflow."""
