@@ -31,9 +31,9 @@ header wins. The answer names the model without them.
 | `x-stub-delay: SECONDS` | begins after this time |
 | `x-stub-chunk-delay: SECONDS` | is a stream with this time between its events |
 
-Run it by itself with `python -m flowledger.testing.llm --port 8000`; its first line is its URL. With
-a command, `python -m flowledger.testing.llm -- python app.py`, it stands in for OpenAI and Anthropic
-while that command runs.
+Run it by itself with `python -m flowledger.testing.llm --port 8000`; its first line is its URL.
+With a command, `python -m flowledger.testing.llm -- python app.py`, it stands in for OpenAI and
+Anthropic while that command runs.
 """
 
 import os
