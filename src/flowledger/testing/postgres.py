@@ -21,7 +21,7 @@ def local_postgres(name: str, folder: Path | None = None) -> Iterator[str]:
 
     Args:
         name: of the database, which is made where it is missing.
-        folder: where the data is; default one for this user in the folder of temporary files that
+        folder: where the data is; default one for this user in `TMPDIR` or in the /var/tmp that
             outlive a reboot, since PostgreSQL refuses to run as root, and what it runs as instead
             may not look into root's home.
 
@@ -59,4 +59,5 @@ def local_postgres(name: str, folder: Path | None = None) -> Iterator[str]:
 
 
 def _lasting() -> str:
-    return "/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir()
+    named = os.environ.get("TMPDIR", "/var/tmp")
+    return named if Path(named).is_dir() else tempfile.gettempdir()

@@ -1,9 +1,9 @@
-"""The documents that chats answer from: one folder, known to every process."""
+"""The documents that chats answer from: one folder, known to every process.
+
+Reading them is imported when a chat first needs it.
+"""
 
 from pathlib import Path
-
-from flowledger.chat.library import opened
-from flowledger.chat.retrieval import as_document
 
 __all__ = ["CentralizedDocumentService"]
 
@@ -27,6 +27,9 @@ class CentralizedDocumentService:
         Raises:
             DocumentError: a document cannot be read, or not be kept.
         """
+        from flowledger.chat.library import opened
+        from flowledger.chat.retrieval import as_document
+
         library = opened()
         known = {one.source: (one.digest, one.embedding) for one in library.listed()}
         found = (path for path in sorted(self.folder.rglob("*")) if path.suffix in KINDS)

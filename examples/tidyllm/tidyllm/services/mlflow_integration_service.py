@@ -1,13 +1,17 @@
-"""The service behind the record: whether it works, what it holds, and logging by hand."""
+"""The service behind the record: whether it works, what it holds, and logging by hand.
+
+What talks to the database is imported when it is first asked: a chat needs none of it.
+"""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flowledger
 from flowledger.config import load, without_password
 from flowledger.errors import ConfigError, FlowledgerError, NotFound
-from flowledger.questions import Filters, Ledger, Window
-from flowledger.questions.window import ALWAYS
+
+if TYPE_CHECKING:
+    from flowledger.questions import Ledger, Over
 
 __all__ = ["MLflowIntegrationService"]
 
@@ -95,8 +99,7 @@ class MLflowIntegrationService:
         Raises:
             FlowledgerError: the database does not answer.
         """
-        window = ALWAYS if days is None else Window.last(days)
-        sums = self.ledger().over(window, Filters(user_id=user_id)).sums()
+        sums = self.requests(user_id, days).sums()
         return {
             "requests": sums.calls,
             "success_rate": sums.success_rate,
@@ -127,7 +130,18 @@ class MLflowIntegrationService:
             self._ledger = None
         return self.is_connected
 
-    def ledger(self) -> Ledger:
+    def requests(self, user_id: str | None = None, days: float | None = None) -> "Over":
+        """Questions about requests alone: looking documents up is recorded too, and is none.
+
+        Raises:
+            FlowledgerError: the database does not answer.
+        """
+        from flowledger.questions import ALWAYS, Filters, Window
+
+        window = ALWAYS if days is None else Window.last(days)
+        return self.ledger().over(window, Filters(kind="chat", user_id=user_id))
+
+    def ledger(self) -> "Ledger":
         """Questions to the database, which has all that this process recorded.
 
         Raises:
@@ -138,7 +152,9 @@ class MLflowIntegrationService:
         flowledger.flush(TABLES_SECONDS)
         return ledger
 
-    def _opened(self) -> Ledger:
+    def _opened(self) -> "Ledger":
+        from flowledger.questions import Ledger
+
         if self._ledger is None:
             self._ledger = Ledger(load().tracking_uri)
         return self._ledger
