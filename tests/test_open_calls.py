@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,14 @@ def test_it_can_fail_without_anything_raised_through_it(calls: Captured) -> None
 
 
 def test_it_may_end_in_another_thread_than_it_began_in(calls: Captured) -> None:
-    open_call = ExitStack()
-    open_call.enter_context(flowledger.call("classify"))
-    ending = threading.Thread(target=open_call.close)
-    ending.start()
-    ending.join()
+    def begin_here_and_end_there() -> None:
+        open_call = ExitStack()
+        open_call.enter_context(flowledger.call("classify"))
+        ending = threading.Thread(target=open_call.close)
+        ending.start()
+        ending.join()
+
+    copy_context().run(begin_here_and_end_there)
     assert ["classify"] == [call.operation for call in calls]
 
 

@@ -132,9 +132,8 @@ class Recorder:
         feature = seen.pop("feature", context.feature)
         experiment = seen.pop("experiment", context.experiment)
         # One that tells tokens or a cost that no call inside it told has asked a model itself.
-        asked = not pending.counted and (
-            "cost_usd" in seen or seen.get("usage", NO_USAGE) != NO_USAGE
-        )
+        told = "cost_usd" in seen or seen.get("usage", NO_USAGE) != NO_USAGE
+        asked = told and not pending.counted
         return Call(
             id=pending.id,
             producer=self.producer_id,
