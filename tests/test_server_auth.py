@@ -124,7 +124,10 @@ def test_a_key_lets_calls_in_through_the_shipping_client(server: Server, key: st
 
 def test_a_key_opens_nothing_else(server: Server, key: str) -> None:
     told = server.get("/metrics", **bearer(key))
-    assert (403, True) == (told.status, "a key is for ingest alone" in told.json()["detail"])
+    assert (403, True) == (
+        told.status,
+        "a key is for sending calls and spans" in told.json()["detail"],
+    )
     runs = server.ask("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", headers=bearer(key))
     assert 401 == runs.status
 
@@ -297,7 +300,9 @@ def test_the_documentation_says_who_may_come(server: Server) -> None:
     assert {"user", "key"} == set(document["components"]["securitySchemes"])
 
 
-def test_spans_reach_the_ledger_only_where_mlflow_lets_their_sender_write(server: Server) -> None:
+def test_spans_reach_the_ledger_only_where_mlflow_lets_their_sender_write(
+    server: Server, key: str
+) -> None:
     made = server.ask(
         "POST",
         "/api/2.0/mlflow/experiments/create",
@@ -307,7 +312,14 @@ def test_spans_reach_the_ledger_only_where_mlflow_lets_their_sender_write(server
     experiment = made.json()["experiment_id"]
     about = {"Content-Type": "application/json", "x-mlflow-experiment-id": experiment}
     query = f"SELECT model_asked FROM llm_calls WHERE experiment_id = {experiment}"
-    for login, status, stored in (({}, 401, 0), (basic("ana"), 403, 0), (basic(ADMIN), 200, 1)):
+    unknown = bearer(key[:-8] + "00000000")
+    for login, status, stored in (
+        ({}, 401, 0),
+        (unknown, 401, 0),
+        (basic("ana"), 403, 0),
+        (bearer(key), 200, 1),
+        (basic(ADMIN), 200, 1),
+    ):
         headers = {**about, **login}
         answer = server.ask("POST", "/v1/traces", body=as_json(CURRENT), headers=headers)
         assert (status, stored) == (answer.status, len(rows(server.uri, query)))

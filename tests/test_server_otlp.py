@@ -191,7 +191,7 @@ class Took:
     def __init__(self, **settings: Any) -> None:
         away = config.load({}, tracking_uri="postgresql://nobody@127.0.0.1:1/none")
         self.parts = make_parts(away, ServerSettings(**settings), Metrics(20), None)
-        self.client = TestClient(Otlp(self.answer, self.parts, "/static"))
+        self.client = TestClient(Otlp(self.answer, self.parts, "/static/v1/traces"))
 
     async def answer(self, scope: Any, receive: Any, send: Any) -> None:
         await Response(await Request(scope, receive).body(), 200)(scope, receive, send)

@@ -147,6 +147,7 @@ class Recorder:
             or self.experiment_of(feature, actor, pending.start_ns, seen.get("operation")),
             prompt_version=seen.pop("prompt_version", context.prompt_version),
             place=context.job_place,
+            also_as=self.settings.also_as,
             **seen,
         )
 

@@ -12,6 +12,7 @@ from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV
 from mlflow.server.fastapi_app import create_fastapi_app
 from mlflow.server.fastapi_security import init_fastapi_security
 from mlflow.server.handlers import STATIC_PREFIX_ENV_VAR
+from mlflow.tracing.utils.otlp import OTLP_TRACES_PATH
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import flowledger
@@ -22,6 +23,7 @@ from flowledger.server.analytics.asking import ServerAsker
 from flowledger.server.callers import MlflowUsers, open_users
 from flowledger.server.counting import OURS, Counted
 from flowledger.server.guard import Guard
+from flowledger.server.key_holders import SpansByKey
 from flowledger.server.metrics import Metrics
 from flowledger.server.metrics_folder import MetricsFolder
 from flowledger.server.otlp import Otlp
@@ -57,7 +59,9 @@ def create(folder: MetricsFolder) -> ASGIApp:
     theirs = _mlflow(users)
     ours = _ours(parts, _lifespan(theirs, parts, folder))
     prefix = os.environ.get(STATIC_PREFIX_ENV_VAR, "").rstrip("/")
-    return Counted(_InFront(ours, Otlp(theirs, parts, prefix), prefix), metrics, prefix)
+    path = f"{prefix}{OTLP_TRACES_PATH}"
+    spans = theirs if users is None else SpansByKey(theirs, parts, path)
+    return Counted(_InFront(ours, Otlp(spans, parts, path), prefix), metrics, prefix)
 
 
 class _InFront:

@@ -160,17 +160,6 @@ def open_users(auth: str) -> MlflowUsers | None:
     return MlflowUsers() if auth == "basic" else None
 
 
-def key_holder(name: str | None) -> Caller:
-    """The caller behind a key of this name.
-
-    Raises:
-        HTTPException: 401 when there is no such key.
-    """
-    if name is None:
-        raise not_authenticated("this key is not known, or was revoked: ask for a new one")
-    return Caller("key", name)
-
-
 def database_away() -> HTTPException:
     """503: nobody can say whether the caller is known."""
     return unavailable("the database does not answer now, so nobody can log in: try again later")

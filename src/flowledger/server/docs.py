@@ -82,7 +82,7 @@ def _bound(field: dict[str, Any]) -> None:
 def _add_security(document: dict[str, Any], components: dict[str, Any]) -> None:
     components["securitySchemes"] = {
         "user": {"type": "http", "scheme": "basic", "description": "One of MLflow's users."},
-        "key": {"type": "http", "scheme": "bearer", "description": "For ingest alone."},
+        "key": {"type": "http", "scheme": "bearer", "description": "For sending calls and spans."},
     }
     for path, methods in document["paths"].items():
         for method, operation in methods.items():

@@ -1,27 +1,18 @@
 """The guard: who may come to our routes, asked before any of them."""
 
-import logging
-
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flowledger.errors import StoreError
-from flowledger.server.callers import (
-    Caller,
-    MlflowUsers,
-    database_away,
-    key_holder,
-)
+from flowledger.server.callers import Caller, MlflowUsers
 from flowledger.server.health import PUBLIC_PATHS
 from flowledger.server.ingest import CALLS_PATH
+from flowledger.server.key_holders import bearer, key_holder
 from flowledger.server.parts import Parts
-from flowledger.server.problems import answer_to, first_line
-from flowledger.store.keys import Keys, is_key
+from flowledger.server.problems import answer_to
+from flowledger.store.keys import is_key
 
 __all__ = ["Guard"]
-
-_log = logging.getLogger("flowledger.server")
 
 
 class Guard:
@@ -54,21 +45,9 @@ class Guard:
         await self._app(scope, receive, send)
 
     async def _caller(self, headers: Headers, path: str, method: str) -> Caller:
-        token = _bearer(headers)
+        token = bearer(headers)
         if not is_key(token):
             return await self._parts.ask(lambda: self._users.caller(headers, path, method))
         if (method, path) != ("POST", CALLS_PATH):
-            raise HTTPException(403, "a key is for ingest alone: log in as a user here")
-        return await self._parts.ask(lambda: self._holder(token))
-
-    def _holder(self, token: str) -> Caller:
-        try:
-            return key_holder(Keys(self._parts.database.engine).holder(token))
-        except StoreError as exc:
-            _log.warning("a key cannot be looked up: %s", first_line(exc))
-            raise database_away() from exc
-
-
-def _bearer(headers: Headers) -> str:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+            raise HTTPException(403, "a key is for sending calls and spans: log in as a user here")
+        return await key_holder(self._parts, token)

@@ -25,7 +25,6 @@ from flowledger.server.problems import answer_to, unavailable
 
 __all__ = ["Otlp"]
 
-PATH = "/v1/traces"
 EXPERIMENT_HEADER = "x-mlflow-experiment-id"
 MARKS = (b"gen_ai.", b"llm.", b"openinference.", b"embedding.")
 
@@ -41,13 +40,13 @@ class Otlp:
     Args:
         app: MLflow's app.
         parts: of this worker.
-        prefix: of every path, from `--static-prefix`.
+        path: of the route.
     """
 
-    def __init__(self, app: ASGIApp, parts: Parts, prefix: str) -> None:
+    def __init__(self, app: ASGIApp, parts: Parts, path: str) -> None:
         self._app = app
         self._parts = parts
-        self._path = f"{prefix}{PATH}"
+        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request as MLflow does, or with 429 or 503 when the ledger cannot follow."""
