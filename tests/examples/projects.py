@@ -6,13 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 __all__ = ["Project", "eventually"]
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
+Environ: TypeAlias = Mapping[str, str]
+NOTHING: Environ = {}
 
 
 class Project:
@@ -24,7 +26,7 @@ class Project:
         environ: what it needs besides.
     """
 
-    def __init__(self, name: str, place: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, name: str, place: Path, environ: Environ) -> None:
         self.path = self.folder(name)
         self.home = place / "home"
         self.environ = {
@@ -46,7 +48,9 @@ class Project:
         """Where an example lies."""
         return ROOT / "examples" / name
 
-    def run(self, *command: str, stdin: str = "", cwd: Path | None = None, **environ: str) -> str:
+    def run(
+        self, *command: str, stdin: str = "", cwd: Path | None = None, environ: Environ = NOTHING
+    ) -> str:
         """Run a command to its end; what it printed."""
         done = subprocess.run(
             command,
@@ -61,7 +65,7 @@ class Project:
         return done.stdout
 
     def start(
-        self, *command: str, cwd: Path | None = None, **environ: str
+        self, *command: str, cwd: Path | None = None, environ: Environ = NOTHING
     ) -> "subprocess.Popen[bytes]":
         """Start a command and leave it running; what it says is in a log beside its data."""
         with (self.home.parent / "started.log").open("ab") as log:

@@ -75,7 +75,8 @@ class Site(NamedTuple):
         """What MLflow's own search finds in an experiment."""
         client = MlflowClient(self.mlflow)
         found = client.get_experiment_by_name(experiment)
-        assert found is not None, experiment
+        if found is None:
+            return []
         return list(client.search_runs([found.experiment_id], filter_string))
 
 
@@ -221,7 +222,7 @@ def test_health_and_the_other_addresses_answer(site: Site) -> None:
 
 def test_those_who_are_no_staff_read_nothing_outside_of_development(site: Site) -> None:
     production = {"DJANGO_DEBUG": "false", "DJANGO_SECRET_KEY": "x", "MLFLOW_ENABLED": "true"}
-    told = site.project.run("python", "-c", ASK_AS_NOBODY, **production)
+    told = site.project.run("python", "-c", ASK_AS_NOBODY, environ=production)
     assert "403 200" == told.strip()
 
 
@@ -236,7 +237,6 @@ print(*(client.get(f"{TRACKING}/{{page}}/").status_code for page in pages))
 
 
 def test_saved_models_are_runs_with_their_numbers_and_change_no_average(site: Site) -> None:
-    before = site.total("crs_analysis")
     report = site.post("/api/v1/pid/verify/?name=P-101", PNG)
     checked = site.post("/api/v1/crs/check/?name=sheet", b"1 | A | Wrong | Yes\n2 | B | Wrong |")
     assert (False, 2, 0.5) == (checked["valid"], checked["comments"], checked["score"])
@@ -255,7 +255,8 @@ def test_saved_models_are_runs_with_their_numbers_and_change_no_average(site: Si
         lambda: stored("CRS Document Analysis", "crsdocument.created", "processing_time")
     )
     assert "comment_sheet" == sheet.data.params["document_type"]
-    assert before + 1 == eventually(lambda: site.total("crs_analysis") - before) + before
+    operations = site.runs("CRS Document Analysis", "params.operation = 'validation'")
+    assert len(operations) == site.total("crs_analysis")
 
 
 def test_a_conversion_is_counted_with_the_look_up_and_the_picture_it_needs(site: Site) -> None:
@@ -321,7 +322,7 @@ print("stored:", flowledger.flush(120))
 def test_switched_off_a_decorator_is_a_no_op(site: Site) -> None:
     [line] = [line for line in code("aiflow", 18).splitlines() if not line.startswith("#")]
     name, value = line.split("=")
-    assert "5 False None" == site.project.run("python", "-c", SAME, **{name: value}).strip()
+    assert "5 False None" == site.project.run("python", "-c", SAME, environ={name: value}).strip()
 
 
 SAME = """
@@ -341,7 +342,7 @@ def test_with_mlflow_unreachable_the_application_starts_and_works(
 ) -> None:
     nowhere = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}", "FLOWLEDGER_HOME": ""}
     nowhere["FLOWLEDGER_HOME"] = str(site.project.home.parent / "away")
-    told = site.project.run("python", "-c", START, **nowhere)
+    told = site.project.run("python", "-c", START, environ=nowhere)
     took, answer, raised = told.split()
     assert ("7", "ValueError") == (answer, raised)
     waiting = list(Path(nowhere["FLOWLEDGER_HOME"]).rglob("*.journal"))
