@@ -3,6 +3,7 @@
 What talks to the database is imported when it is first asked: a chat needs none of it.
 """
 
+import weakref
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,7 @@ class MLflowIntegrationService:
 
         if self._ledger is None:
             self._ledger = Ledger(load().tracking_uri)
+            weakref.finalize(self, self._ledger.close)
         return self._ledger
 
     def _backend(self) -> dict[str, Any]:
