@@ -18,7 +18,7 @@ READ = """
 import contextlib, io, json, sys
 namespace = {"__name__": "__main__"}
 pages = []
-first, *blocks = json.load(sys.stdin)
+first, last, *blocks = json.load(sys.stdin)
 exec(first, namespace)
 for number, text in blocks:
     printed = io.StringIO()
@@ -29,6 +29,7 @@ for number, text in blocks:
     except TypeError:
         response = None
     pages.append([number, printed.getvalue(), response])
+exec(last, namespace)
 print(json.dumps(pages))
 """
 
@@ -70,17 +71,21 @@ class Stranger:
         }
 
     def reads(
-        self, numbers: Sequence[int], first: str = "", changed: Mapping[str, str] | None = None
+        self,
+        numbers: Sequence[int],
+        first: str = "",
+        last: str = "",
+        changed: Mapping[str, str] | None = None,
     ) -> dict[int, Page]:
         """Type these blocks of the document into one Python, one after the other.
 
         Args:
             numbers: of the blocks.
-            first: what the document leaves to the reader.
+            first, last: what the document leaves to the reader.
             changed: texts, such as hosts, that stand for others in every block.
         """
         blocks = [(number, self.block(number, changed)) for number in numbers]
-        said = self.runs([sys.executable, "-c", READ], json.dumps([first, *blocks]))
+        said = self.runs([sys.executable, "-c", READ], json.dumps([first, last, *blocks]))
         pages = json.loads(said.splitlines()[-1])
         return {number: Page(printed, response) for number, printed, response in pages}
 

@@ -1,26 +1,19 @@
-"""Where calls are recorded, and under which names.
+"""Where calls are recorded: MLFLOW_TRACKING_URI, by default http://mlflow:5000.
 
-| variable | meaning |
-|---|---|
-| MLFLOW_TRACKING_URI | MLflow server, default http://mlflow:5000 |
-| MLFLOW_EXPERIMENT_NAME | one experiment for all calls, instead of one a persona and day |
-| AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY | read by the MLflow server, where it keeps artifacts on S3 |
+MLFLOW_EXPERIMENT_NAME names one experiment for all, instead of one a persona and day. The keys of
+an artifact store, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, are read by the MLflow server.
 """
 
 import os
 
 import flowledger
 
-__all__ = ["EXPERIMENT", "configure", "tracking_uri"]
-
-DEFAULT_TRACKING_URI = "http://mlflow:5000"
-EXPERIMENT = "{persona_id}_{date}"
-NAMES = {"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
+__all__ = ["configure", "tracking_uri"]
 
 
 def tracking_uri() -> str:
     """The MLflow server of these services."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    return os.environ.get("MLFLOW_TRACKING_URI") or "http://mlflow:5000"
 
 
 def configure() -> None:
@@ -28,6 +21,6 @@ def configure() -> None:
     one_for_all = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     flowledger.configure(
         tracking_uri=tracking_uri(),
-        experiment=None if one_for_all else EXPERIMENT,
-        also_as=NAMES,
+        experiment=None if one_for_all else "{persona_id}_{date}",
+        also_as={"input_tokens": "prompt_tokens", "output_tokens": "completion_tokens"},
     )

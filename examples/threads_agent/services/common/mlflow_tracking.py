@@ -13,6 +13,7 @@ __all__ = ["MLflowExperimentTracker", "as_persona", "track_llm_call"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Asking = Callable[P, Awaitable[R]]
 
 logger = logging.getLogger(__name__)
 configure()
@@ -32,37 +33,28 @@ class MLflowExperimentTracker:
         latency_ms: int,
     ) -> None:
         """Track a single LLM API call to MLflow."""
-        flowledger.record(
-            operation="track_llm_call",
-            persona_id=persona_id,
-            model=model,
-            prompt=prompt,
-            response=response,
-            input_tokens=prompt_tokens,
-            output_tokens=completion_tokens,
-            latency_ms=latency_ms,
-        )
-        logger.debug("%s asked %s: %s ms", persona_id, model, latency_ms)
+        with as_persona(persona_id):
+            flowledger.record(
+                operation="track_llm_call",
+                model=model,
+                prompt=prompt,
+                response=response,
+                input_tokens=prompt_tokens,
+                output_tokens=completion_tokens,
+                latency_ms=latency_ms,
+            )
 
 
-def track_llm_call(
-    persona_id: str, model: str
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """Track every call of a coroutine that asks a model; tokens are counted where it tells none.
+def track_llm_call(persona_id: str, model: str) -> Callable[[Asking[P, R]], Asking[P, R]]:
+    """Track every call of a coroutine that asks a model; tokens it does not tell are counted."""
 
-    Args:
-        persona_id: for whom it asks.
-        model: which model, when the answer does not say.
-    """
-
-    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        tracked = flowledger.track_text(None, function.__name__, model=model)(function)
+    def decorate(function: Asking[P, R]) -> Asking[P, R]:
+        tracked: Asking[P, R] = flowledger.track_text(None, model=model)(function)
 
         @functools.wraps(function)
         async def in_persona(*args: P.args, **kwargs: P.kwargs) -> R:
-            with as_persona(persona_id, model):
-                answer: R = await tracked(*args, **kwargs)
-                return answer
+            with as_persona(persona_id):
+                return await tracked(*args, **kwargs)
 
         return in_persona
 
@@ -70,8 +62,8 @@ def track_llm_call(
 
 
 @contextmanager
-def as_persona(persona_id: str, model: str) -> Iterator[None]:
+def as_persona(persona_id: str) -> Iterator[None]:
     """Calls of models made inside are this persona's."""
     with flowledger.context(persona_id=persona_id):
         yield
-    logger.debug("%s asked %s", persona_id, model)
+    logger.debug("a call for %s is tracked", persona_id)

@@ -1,4 +1,4 @@
-"""Prompts under version control in MLflow's registry, tried side by side, and how they perform."""
+"""Prompts under version control in MLflow's registry, tried side by side, and how they do."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,73 +10,46 @@ import flowledger
 from flowledger.capture.prompts import PromptTemplate
 from services.common.mlflow_config import tracking_uri
 
-__all__ = ["PromptModelRegistry"]
+__all__ = ["PromptModelRegistry", "choose"]
 
 SECONDS = 1.0
 IS_PROMPT = {"key": "mlflow.prompt.is_prompt", "value": "true"}
 TEXT = "mlflow.prompt.text"
-MODELS = "/api/2.0/mlflow/registered-models"
-VERSIONS = "/api/2.0/mlflow/model-versions"
-ANALYSIS = "/api/analytics/mlflow/prompt-analysis"
-THERE = "RESOURCE_ALREADY_EXISTS"
 
 
 class PromptModelRegistry:
-    """MLflow's prompt registry at the server that calls are tracked by."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[tuple[str, int], PromptTemplate] = {}
+    """MLflow's prompt registry. Each method raises `httpx.HTTPError` where it does not answer."""
 
     def register(self, name: str, template: str) -> int:
-        """Add a version of a prompt, with variables as `{{name}}`; its number.
-
-        Raises:
-            httpx.HTTPError: the server does not answer, or refuses it.
-        """
-        made = self._ask("POST", f"{MODELS}/create", json={"name": name, "tags": [IS_PROMPT]})
-        if made.is_error and made.json().get("error_code") != THERE:
+        """Add a version of a prompt, with variables as `{{name}}`; its number."""
+        made = _ask("POST", "registered-models/create", json={"name": name, "tags": [IS_PROMPT]})
+        if made.is_error and made.json().get("error_code") != "RESOURCE_ALREADY_EXISTS":
             made.raise_for_status()
         tags = [IS_PROMPT, {"key": TEXT, "value": template}]
         version = {"name": name, "source": "prompt-template", "tags": tags}
-        added = self._ask("POST", f"{VERSIONS}/create", json=version).raise_for_status()
-        return int(added.json()["model_version"]["version"])
+        added = _ask("POST", "model-versions/create", json=version).raise_for_status().json()
+        return int(added["model_version"]["version"])
 
     def load(self, name: str, version: int) -> PromptTemplate:
-        """One version of a prompt; what is asked with it carries its name and version.
-
-        Raises:
-            httpx.HTTPError: the server does not answer, or has no such version.
-        """
-        if (name, version) not in self._loaded:  # a version never changes
-            asked = {"name": name, "version": str(version)}
-            found = self._ask("GET", f"{VERSIONS}/get", params=asked).raise_for_status()
-            tags = {tag["key"]: tag["value"] for tag in found.json()["model_version"]["tags"]}
-            self._loaded[name, version] = flowledger.prompt(name, tags[TEXT], version=version)
-        return self._loaded[name, version]
-
-    def choose(self, name: str, versions: Sequence[int], key: str) -> PromptTemplate:
-        """One of these versions, the same each time for the same key: an A/B test.
-
-        Args:
-            name: of the prompt.
-            versions: to try side by side, in equal parts.
-            key: what is split, such as a user or a session.
-
-        Raises:
-            httpx.HTTPError: as for `load`.
-        """
-        digest = hashlib.sha256(f"{name}/{key}".encode()).digest()
-        return self.load(name, versions[int.from_bytes(digest[:8], "big") % len(versions)])
+        """One version of a prompt; what is asked with it carries its name and version."""
+        asked = {"name": name, "version": str(version)}
+        found = _ask("GET", "model-versions/get", params=asked).raise_for_status().json()
+        tags = {tag["key"]: tag["value"] for tag in found["model_version"]["tags"]}
+        return flowledger.prompt(name, tags[TEXT], version=version)
 
     def performance(self, name: str, days: int = 30) -> dict[str, dict[str, Any]]:
-        """How each version of a prompt did: runs, success rate, response time and cost.
-
-        Raises:
-            httpx.HTTPError: the server does not answer.
-        """
+        """How each version of a prompt did: runs, success rate, response time and cost."""
         asked = {"days": str(days), "tag": f"prompt_name={name}"}
-        told = self._ask("GET", ANALYSIS, params=asked).raise_for_status().json()
+        url = f"{tracking_uri()}/api/analytics/mlflow/prompt-analysis"
+        told = httpx.get(url, params=asked, timeout=SECONDS).raise_for_status().json()
         return {one["prompt_version"]: one for one in told["prompt_analysis"]}
 
-    def _ask(self, method: str, path: str, **what: Any) -> httpx.Response:
-        return httpx.request(method, f"{tracking_uri()}{path}", timeout=SECONDS, **what)
+
+def choose(versions: Sequence[PromptTemplate], key: str) -> PromptTemplate:
+    """An A/B test: one of these versions, always the same for the same user or session."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return versions[digest[0] % len(versions)]
+
+
+def _ask(method: str, path: str, **what: Any) -> httpx.Response:
+    return httpx.request(method, f"{tracking_uri()}/api/2.0/mlflow/{path}", timeout=SECONDS, **what)
