@@ -152,8 +152,8 @@ def test_nothing_is_left_of_one_request_in_the_next() -> None:
 
 
 def test_a_context_goes_on_to_another_service_as_headers() -> None:
-    asked = {"user_id": "ana", "session_id": "s-1", "tags": {"request_id": "r-1", "team": "red"}}
-    with flowledger.context(**asked, audit_reason="café"):
+    tags = {"request_id": "r-1", "team": "red"}
+    with flowledger.context(user_id="ana", session_id="s-1", audit_reason="café", tags=tags):
         found = outgoing({**HEADERS, "user_id": "x-user-id", "team": "x-team", "no": "x-no"})
     assert {
         "x-session-id": "s-1",

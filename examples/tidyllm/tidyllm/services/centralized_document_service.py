@@ -1,7 +1,4 @@
-"""The documents that chats answer from: one folder, known to every process.
-
-Reading them is imported when a chat first needs it.
-"""
+"""The documents that chats answer from: one folder, known to every process."""
 
 from pathlib import Path
 
@@ -12,11 +9,7 @@ KINDS = (".md", ".txt", ".html", ".pdf")
 
 
 class CentralizedDocumentService:
-    """Keeps the passages of a folder's documents where chats find them.
-
-    Args:
-        folder: of documents; what changed in it is read again.
-    """
+    """Keeps the passages of a folder's documents where chats find them."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
@@ -27,7 +20,7 @@ class CentralizedDocumentService:
         Raises:
             DocumentError: a document cannot be read, or not be kept.
         """
-        from flowledger.chat.library import opened
+        from flowledger.chat.library import opened  # not needed before a chat is
         from flowledger.chat.retrieval import as_document
 
         library = opened()
