@@ -69,10 +69,11 @@ def _servers() -> Iterator[tuple[str, str]]:
             ("persona_runtime", ["uvicorn", "services.persona_runtime.main:app"], runtime),
             ("orchestrator", ["uvicorn", "services.orchestrator.main:app"], orchestrator),
         ):
-            if name == "server" and "MLFLOW_TRACKING_URI" in os.environ:
-                continue
-            port = ["--port", url.rpartition(":")[2]]
-            stack.enter_context(serving([*command, *port], f"{url}/", home / f"{name}.log"))
+            if name != "server" or "MLFLOW_TRACKING_URI" not in os.environ:
+                port = ["--port", url.rpartition(":")[2]]
+                stack.enter_context(serving([*command, *port], f"{url}/", home / f"{name}.log"))
+            if name == "server":  # what the services leave is sent before it stops
+                stack.callback(subprocess.call, ["flowledger", "collect", "--once"])
             os.environ |= {"MLFLOW_TRACKING_URI": tracking, "PERSONA_RUNTIME_URL": runtime}
         worker = ["celery", "-A", "services.celery_worker.main", "worker", "--concurrency", "1"]
         log = stack.enter_context((home / "worker.log").open("ab"))
