@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo test check bench browser screenshots lock clean
+.PHONY: install demo example test check bench browser screenshots lock clean
 
 OPENAIS := openai2 openai3
 
@@ -36,6 +36,13 @@ install: .venv/.installed $(OPENAIS:%=.venv-%/.installed)
 
 demo: .venv/.installed
 	$(BIN)/flowledger demo $(ARGS)
+
+# NAME is a folder of examples/, ARGS what its `run` takes. Without a key the stub stands in.
+STUB := $(if $(OPENAI_API_KEY)$(ANTHROPIC_API_KEY),,python -m flowledger.testing.llm --)
+
+example: .venv/.installed
+	@test -x "examples/$(NAME)/run" || { echo "make example NAME=... takes one of:" $(notdir $(patsubst %/run,%,$(wildcard examples/*/run))); exit 1; }
+	cd examples/$(NAME) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PWD" PYTHONDONTWRITEBYTECODE=1 $(STUB) ./run $(ARGS)
 
 test: install check browser
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)

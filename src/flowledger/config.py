@@ -33,8 +33,16 @@ DURABILITY = ("process", "fsync")
 PROTOCOLS = ("openai", "anthropic")
 COLLECTOR = ("auto", "off")
 CAPTURE_CONTENT = ("full", "hashed", "none")
-IN_THE_FILE = ("experiments", "providers", "capture_content_of", "evidence")
+# Our params and metrics in MLflow, each of which may be written under a second name.
+WRITTEN_NAMES = (
+    *("model", "provider", "feature", "operation", "function", "temperature", "max_tokens"),
+    *("prompt", "response", "persona_id", "user_id", "session_id", "audit_reason"),
+    *("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens"),
+    *("cost_usd", "latency_ms", "time_to_first_token_ms", "success"),
+)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+# In the file or as an argument only.
+IN_THE_FILE = ("experiments", "also_as", "providers", "capture_content_of", "evidence")
 SCHEMES = ("sqlite", "postgresql", "http", "https", "file", "")
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -57,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     experiment: MLflow experiment of a call, a template over `feature`, `persona_id`, `operation`,
         `environment`, `user_id` and `date` (UTC day of the call's start).
     experiments: display name of an experiment by feature; wins over the template.
+    also_as: a second name for some of our params and metrics, under which they are written too.
     environment: where the application runs, when the context does not say.
     store_as: what a call becomes in MLflow: `run+trace`, `run`, `trace`, or `ledger` (only our
         row).
@@ -93,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: str = ""
     experiment: str = "{feature}"
     experiments: dict[str, str] = msgspec.field(default_factory=dict)
+    also_as: dict[str, str] = msgspec.field(default_factory=dict)
     environment: str | None = None
     store_as: str = "run+trace"
     max_content_bytes: int = 256 * KIB
@@ -286,6 +296,9 @@ def _check(settings: Settings) -> None:
     for prefix, provider in settings.providers.items():
         if provider.protocol not in PROTOCOLS:
             raise ConfigError(f"providers.{prefix}.protocol: use one of {', '.join(PROTOCOLS)}")
+    odd = sorted(settings.also_as.keys() - set(WRITTEN_NAMES))
+    if odd:
+        raise ConfigError(f"also_as names {', '.join(odd)}; there are: {', '.join(WRITTEN_NAMES)}")
     try:
         scheme = urlsplit(settings.tracking_uri).scheme.partition("+")[0]
     except ValueError as exc:
