@@ -13,7 +13,7 @@ class Settings:
     """Everything that can be set, but for what MLflow and OpenAI read themselves.
 
     model: of the analysis. slack_url, slack_token: where and as whom comments are posted.
-    jobs: the file of the queue. fetch_through: a server that has copies of pages by host and path.
+    jobs: the file of the queue, in the folder TECHNOSHARE_JOBS. fetch_through: a server that has copies of pages by host and path.
     """
 
     model: str
@@ -27,14 +27,12 @@ class Settings:
         """The settings in force."""
         read_env(Path(".env"))
         get = os.environ.get
-        jobs = get("TECHNOSHARE_JOBS") or Path(
-            load().home, "examples/technoshare_commentator/jobs.db"
-        )
+        jobs = get("TECHNOSHARE_JOBS") or Path(load().home, "examples", "technoshare_commentator")
         return cls(
             model=get("TECHNOSHARE_MODEL", "gpt-4o-mini"),
             slack_url=get("SLACK_API_URL", "https://slack.com/api"),
             slack_token=get("SLACK_BOT_TOKEN", ""),
-            jobs=Path(jobs),
+            jobs=Path(jobs, "jobs.db"),
             fetch_through=get("TECHNOSHARE_FETCH_THROUGH", ""),
         )
 

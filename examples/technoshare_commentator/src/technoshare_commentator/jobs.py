@@ -1,5 +1,8 @@
-"""The durable queue: jobs in a SQLite file. A worker holds a lock for as long as it lives, so the
-job of one that was killed is taken by the next at once."""
+"""The durable queue: jobs in a SQLite file.
+
+A worker holds a lock as long as it lives, so the job of one that was killed is the next one's at
+once.
+"""
 
 import fcntl
 import sqlite3

@@ -1,4 +1,4 @@
-"""The worker: takes jobs from the queue until it is told to stop; `--until-empty` ends with them."""
+"""The worker: does jobs of the queue until it is told to stop; `--until-empty` ends with them."""
 
 import logging
 import signal

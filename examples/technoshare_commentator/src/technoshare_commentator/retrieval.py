@@ -1,4 +1,4 @@
-"""Retrieval: adapters chosen by the URL, each of which knows where a kind of page keeps its words."""
+"""Retrieval: adapters chosen by the URL; each knows where its kind of page keeps its words."""
 
 import ipaddress
 import json

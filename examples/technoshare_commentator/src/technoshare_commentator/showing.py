@@ -81,4 +81,7 @@ def look() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(look() if sys.argv[1:] == ["--look"] else main())
+    if sys.argv[1:] == ["--look"]:
+        look()
+    else:
+        sys.exit(main())

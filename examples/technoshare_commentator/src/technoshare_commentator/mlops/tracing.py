@@ -1,4 +1,4 @@
-"""LLM observability: spans of what a job does, with what each found; numbers go to the stage's run."""
+"""LLM observability: spans of what a job does, with what each found; numbers go to the run."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager

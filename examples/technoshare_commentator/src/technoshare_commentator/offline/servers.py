@@ -57,10 +57,11 @@ def _fits(block: dict[str, Any]) -> bool:
 @contextmanager
 def offline() -> Iterator[tuple[dict[str, str], list[dict[str, Any]]]]:
     """Settings that lead to both, and what is posted to Slack."""
-    handler = type("Handler", (_Handler,), {"posted": []})
+    posted: list[dict[str, Any]] = []
+    handler = type("Handler", (_Handler,), {"posted": posted})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         settings = {"TECHNOSHARE_FETCH_THROUGH": url, "SLACK_API_URL": f"{url}/api"}
-        yield {**settings, "SLACK_BOT_TOKEN": "xoxb-offline"}, handler.posted
+        yield {**settings, "SLACK_BOT_TOKEN": "xoxb-offline"}, posted
         server.shutdown()
