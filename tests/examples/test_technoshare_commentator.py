@@ -1,10 +1,10 @@
 """technoshare's document beside its pipeline: every block, against a real server and real pages."""
 
+import importlib
 import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +17,6 @@ from mlflow.artifacts import load_dict
 from mlflow.entities import Run
 
 from flowledger.testing.llm import StubLLM
-from flowledger.testing.processes import serving
 from tests.examples.projects import Project, eventually
 from tests.seeds import SEEDS, code
 from tests.servers import free_port
@@ -63,21 +62,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("technoshare")
     with ExitStack() as stack:
         stub = stack.enter_context(StubLLM())
-        sys.path.insert(0, str(SOURCE))
-        stack.callback(sys.path.remove, str(SOURCE))
-        from technoshare_commentator.offline.servers import offline
-
-        settings, posted = stack.enter_context(offline())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(SOURCE)
+            stubs = importlib.import_module("technoshare_commentator.offline.servers")
+        settings, posted = stack.enter_context(stubs.offline())
         port = str(free_port())
         url = f"http://127.0.0.1:{port}"
         environ = variables(code("technoshare_commentator", 2)) | settings
         environ |= {"MLFLOW_TRACKING_URI": url, "MLFLOW_PORT": port}
         environ |= {"OPENAI_BASE_URL": stub.url, "OPENAI_API_KEY": "stub"}
         project = Project("technoshare_commentator", folder, environ)
-        script = project.path / code("technoshare_commentator", 1).strip()
-        command = ["sh", "-c", f"cd '{folder}' && exec '{script}'"]
-        log = folder / "mlflow.log"
-        stack.enter_context(serving(command, f"{url}/health", log, project.environ))
+        (folder / "scripts").symlink_to(project.path / "scripts")
+        start = line_after("# Start (background)")
+        assert code("technoshare_commentator", 1).strip() in start
+        pid = int(shell(f"{start}\necho $!", folder, project.environ))
+        stack.callback(os.kill, pid, signal.SIGTERM)
+        health = line_after("# Check health").replace("5000", port)
+        eventually(lambda: shell(f"{health} || true", folder, project.environ) == "OK", 180)
+        assert str(pid) in shell('pgrep -f "mlflow server"', folder, project.environ).split()
         yield Place(project, folder, url, posted)
 
 
@@ -284,36 +286,22 @@ print(1000 * (time.perf_counter() - started))
 """
 
 
-def test_the_commands_of_server_management_work(place: Place, tmp_path: Path) -> None:
-    lines = code("technoshare_commentator", 7).splitlines()
-    port = str(free_port())
-    script = (place.project.path / "scripts/start_mlflow.sh").as_posix()
-    environ = {**place.project.environ, "MLFLOW_PORT": port}
-    background = lines[lines.index("# Start (background)") + 1].replace(
-        "./scripts", f"{script[:-16]}"
-    )
-    background = background.replace("//start", "/start")
-    [pid] = shell(f"{background}\necho $!", tmp_path, environ).split()
-    health = lines[lines.index("# Check health") + 1].replace("5000", port)
-    try:
-        eventually(lambda: shell(f"{health} || true", tmp_path, environ) == "OK")
-        assert b"MLflow" in urllib.request.urlopen(f"http://127.0.0.1:{port}/").read()
-        found = shell('pgrep -f "mlflow server"', tmp_path, environ).split()
-    finally:
-        os.kill(int(pid), signal.SIGTERM)
-    # What `pkill -f "mlflow server"` would stop is this one, and any other on the machine.
-    assert pid in found
-    assert 'pkill -f "mlflow server"' in lines
-    clean = lines[lines.index("# Clean old runs") + 1]
-    assert (tmp_path / "mlflow.db").is_file()
-    assert (tmp_path / "mlflow.log").is_file()
-    shell(clean, tmp_path, environ)
+def test_the_servers_commands_work(place: Place) -> None:
+    """It was started in the background and asked for its health as the document does.
+
+    Stopping it by `pkill -f "mlflow server"` would stop every other one on this machine: the
+    fixture ends the one process that the same pattern finds.
+    """
+    assert 'pkill -f "mlflow server"' == line_after("# Stop")
+    assert {"mlflow.db", "mlflow.log"} <= {path.name for path in place.folder.iterdir()}
+    assert b"MLflow" in urllib.request.urlopen(place.url).read()
+    assert "http://127.0.0.1:5000" == re.findall(r"Opens at (\S+)", document())[0]
 
 
 def test_old_runs_that_were_deleted_are_cleaned_by_mlflows_own_command(worked: Place) -> None:
     old = job_of(worked, EMPTY).info.run_id
     worked.client.delete_run(old)
-    clean = code("technoshare_commentator", 7).splitlines()[-1]
+    clean = line_after("# Clean old runs")
     environ = {**worked.project.environ, "MLFLOW_TRACKING_URI": worked.url}
     shell(clean, worked.folder, environ)
     assert [] == [run for run in worked.runs() if run.info.run_id == old]
@@ -325,17 +313,25 @@ def test_nothing_is_written_beside_the_code(worked: Place) -> None:
     assert [] == worked.project.added()
 
 
+def line_after(comment: str) -> str:
+    """A command of the document's last block."""
+    lines = code("technoshare_commentator", 7).splitlines()
+    return lines[lines.index(comment) + 1]
+
+
 def shell(command: str, folder: Path, environ: dict[str, str]) -> str:
     """What a line of shell prints."""
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert 0 == done.returncode, done.stdout + done.stderr
+    with (folder / "shell.log").open("a+") as log:  # what stays behind may hold it open
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=folder,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            timeout=120,
+        )
+    assert 0 == done.returncode, done.stdout + (folder / "shell.log").read_text()
     return done.stdout
 
 

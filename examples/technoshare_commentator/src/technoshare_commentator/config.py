@@ -13,7 +13,8 @@ class Settings:
     """Everything that can be set, but for what MLflow and OpenAI read themselves.
 
     model: of the analysis. slack_url, slack_token: where and as whom comments are posted.
-    jobs: the file of the queue, in the folder TECHNOSHARE_JOBS. fetch_through: a server that has copies of pages by host and path.
+    jobs: the file of the queue, in the folder TECHNOSHARE_JOBS. fetch_through: a server that has
+    copies of pages by host and path.
     """
 
     model: str
