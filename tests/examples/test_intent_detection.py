@@ -34,7 +34,7 @@ MESSAGES = (
 
 
 class Service(NamedTuple):
-    """The service as it runs: its folder is the working directory, where `mlflow.db` comes to be."""
+    """The service as it runs: its folder is the working directory, where `mlflow.db` is made."""
 
     project: Project
     folder: Path
@@ -208,13 +208,13 @@ def test_prompt_versions_and_strategies_can_be_compared(service: Service) -> Non
 def test_the_optimiser_records_its_scores_and_what_it_tried(service: Service) -> None:
     told = service.shell("python -m app.optimize", FLOWLEDGER_TRACKING_URI="")
     run_id = told.split()[-1]
-    runs = eventually(
-        lambda: (
-            found
-            if any(run.info.run_id == run_id for run in (found := service.runs(OPTIMIZATION)))
-            else None
-        )
-    )
+
+    def stored() -> list[Run] | None:
+        found = service.runs(OPTIMIZATION)
+        ended = {run.info.run_id for run in found if run.info.status == "FINISHED"}
+        return found if run_id in ended else None
+
+    runs = eventually(stored)
     [own] = [run for run in runs if run.info.run_id == run_id]
     tried = [run for run in runs if run.info.run_name == "evaluate"]
     scores = {run.data.metrics["score"] for run in tried}
