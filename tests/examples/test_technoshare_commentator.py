@@ -208,8 +208,8 @@ def test_the_job_of_a_killed_worker_is_taken_again(place: Place, tmp_path: Path)
         runs = place.runs(f"tags.job_id = '{job}'")
         return {run.data.tags["attempt"]: run.info.status for run in runs}
 
-    both = eventually(lambda: told if len(told := attempts()) == 2 else None)
-    assert {"1": "RUNNING", "2": "FINISHED"} == both
+    ended = {"1": "KILLED", "2": "FINISHED"}
+    assert ended == eventually(lambda: told if (told := attempts()) == ended else None)
 
 
 def test_a_page_that_cannot_be_had_is_tried_again_and_its_run_says_error(
