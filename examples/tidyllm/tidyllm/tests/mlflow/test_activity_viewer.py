@@ -30,13 +30,14 @@ def test_the_last_five_requests_are_shown_whole() -> None:
     """Five are shown, the latest of them first, with all its parts."""
     user = str(uuid4())
     for number in range(6):
+        took = 60.0 - 10 * number  # so that each begins after the one before
         MLflowIntegrationService().log_llm_request(
-            "custom-model", "p", "r", 7.5, TOKENS, user_id=f"{user}-{number}", audit_reason="test"
+            "custom-model", "p", "r", took, TOKENS, user_id=f"{user}-{number}", audit_reason="test"
         )
     records = printed_by_viewer().split("=== MLflow Record ===\n")[1:]
     shown = [line for record in records for line in record.splitlines() if "User ID" in line]
     assert [f"  User ID: {user}-{number}" for number in (5, 4, 3, 2, 1)] == shown
-    for part in ("RUN IDENTIFICATION:", "PARAMETERS:", "METRICS:", "processing_time_ms: 7.5"):
+    for part in ("RUN IDENTIFICATION:", "PARAMETERS:", "METRICS:", "processing_time_ms: 10.0"):
         assert part in records[0], part
 
 

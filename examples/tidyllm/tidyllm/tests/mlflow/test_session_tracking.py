@@ -1,12 +1,16 @@
 """Each chat is recorded with who asked and why: `python test_session_tracking.py`."""
 
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import tidyllm
 from flowledger.questions import Filters, StoredCall
 from tidyllm.services import MLflowIntegrationService
 
-MODES = ("direct", "dspy", "rag", "hybrid")
+if TYPE_CHECKING:
+    from flowledger.chat.steps import ChatType
+
+MODES: "tuple[ChatType, ...]" = ("direct", "dspy", "rag", "hybrid")
 
 
 def stored(session_id: str) -> list[StoredCall]:
