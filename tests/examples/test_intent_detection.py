@@ -226,8 +226,9 @@ OPTIMIZATION = "dspy_prompt_optimization"
 
 
 def test_a_metric_and_a_tag_pasted_from_the_document_are_on_the_run(
-    project: Project, tmp_path: Path
+    project: Project, tmp_path: Path, empty_sqlite: Path
 ) -> None:
+    shutil.copy(empty_sqlite, tmp_path / "mlflow.db")
     copied = tmp_path / "app"
     shutil.copytree(project.path / "app", copied)
     config = copied / "services" / "mlflow_config.py"
@@ -277,8 +278,9 @@ def within(text: str, method: str, *statements: str) -> str:
 
 
 def test_what_a_model_raises_is_a_failed_run_with_its_type(
-    project: Project, tmp_path: Path
+    project: Project, tmp_path: Path, empty_sqlite: Path
 ) -> None:
+    shutil.copy(empty_sqlite, tmp_path / "mlflow.db")
     with started(project, tmp_path, INTENT_MODEL="openai/gpt-4o-mini?status=401") as url:
         with pytest.raises(urllib.error.HTTPError) as raised:
             detect(url, {"message": "Hello"})
@@ -355,13 +357,15 @@ TELL = (
 
 def test_mlflows_ui_shows_the_local_database(service: Service) -> None:
     [command] = lines("bash", "mlflow ui")
+    assert command in code("intent_detection", 15)
     with mlflow_at(command, service.folder, service.project) as url:
         assert 3 == len(runs_of(url, "dspy_intent_detection"))
 
 
 def test_a_separate_server_gets_the_runs_and_a_plain_one_is_told_to_have_no_ledger(
-    service: Service, tmp_path: Path
+    service: Service, tmp_path: Path, empty_sqlite: Path
 ) -> None:
+    shutil.copy(empty_sqlite, tmp_path / "mlflow.db")
     commands = lines("bash", "mlflow server")
     assert 2 == len(commands)
     assert commands[0] == commands[1]

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import urllib.request
@@ -57,9 +58,10 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, empty_sqlite: Path) -> Iterator[Place]:
     """The server that block 1 starts, the settings of block 2, and a stub for each other party."""
     folder = tmp_path_factory.mktemp("technoshare")
+    shutil.copy(empty_sqlite, folder / "mlflow.db")  # making its tables takes MLflow long
     with ExitStack() as stack:
         stub = stack.enter_context(StubLLM())
         with pytest.MonkeyPatch.context() as patch:
