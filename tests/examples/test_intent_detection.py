@@ -376,7 +376,12 @@ def test_a_separate_server_gets_the_runs_and_a_plain_one_is_told_to_have_no_ledg
         started(service.project, folder, MLFLOW_TRACKING_URI=server) as url,
     ):
         told = detect(url, {"message": "Hello there"})
-        [run] = eventually(lambda: runs_of(server, "dspy_intent_detection"))
+
+        def stored() -> list[Run]:
+            found = runs_of(server, "dspy_intent_detection")
+            return [run for run in found if run.info.status == "FINISHED"]
+
+        [run] = eventually(stored)
         assert told["confidence"] == run.data.metrics["confidence_score"]
         assert told["intent"] == run.data.tags["detected_intent"]
         with pytest.raises(urllib.error.HTTPError) as raised:
