@@ -45,22 +45,26 @@ def main() -> int:
 
 def show(url: str) -> None:
     """Send messages, wait until they are stored, and print what the endpoints answer."""
-    health, asked = f"{url}/api/analytics/mlflow/health", 0
-    before = httpx.get(health, timeout=60).json()["total_runs"]
+    wanted = stored(url) + len(MESSAGES)
     for text, role, module in MESSAGES:
         body = {"message": text, "user_role": role, "current_module": module}
         print(text, httpx.post(f"{url}/api/intent/detect", json=body, timeout=60).json())
-        asked += 1
-    subprocess.run([sys.executable, "-m", "app.optimize"], check=True)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if httpx.get(health, timeout=60).json()["total_runs"] >= before + asked:
-            break
+    while stored(url) < wanted and time.monotonic() < deadline:
         time.sleep(0.2)
     for path in ("overview?days=7", "strategies"):
         print(f"\nGET /api/analytics/mlflow/{path}")
         print(httpx.get(f"{url}/api/analytics/mlflow/{path}", timeout=60).text)
-    print(f"\nAPI: {url}/docs\nMLflow UI: mlflow ui --backend-store-uri $MLFLOW_TRACKING_URI")
+    print(flush=True)
+    subprocess.run([sys.executable, "-m", "app.optimize"], check=True)
+    place = os.environ["MLFLOW_TRACKING_URI"]
+    print(f"\nAPI: {url}/docs\nMLflow UI: mlflow ui --backend-store-uri {place}")
+
+
+def stored(url: str) -> int:
+    """How many runs are stored so far."""
+    told: int = httpx.get(f"{url}/api/analytics/mlflow/health", timeout=60).json()["total_runs"]
+    return told
 
 
 if __name__ == "__main__":

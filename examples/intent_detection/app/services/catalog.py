@@ -27,8 +27,10 @@ FALLBACK = Catalog(
 
 
 def catalog() -> Catalog:
-    """Tables `intent_categories` (name, requires_workflow) and `templates` (kind, name) of the
-    SQLite file that `INTENT_DATABASE` names; what it lacks, or cannot tell, is the fallback's."""
+    """What the SQLite file that `INTENT_DATABASE` names has, else the fallback.
+
+    Its tables are `intent_categories` (name, requires_workflow) and `templates` (kind, name).
+    """
     path = os.environ.get("INTENT_DATABASE", "")
     if not os.path.isfile(path):
         return FALLBACK

@@ -1,5 +1,8 @@
-"""The record of every prediction. The names in here are MLflow's; flowledger keeps them, so that
-nothing waits for MLflow and nothing that goes wrong with it reaches a request."""
+"""The record of every prediction.
+
+The names in here are MLflow's, and flowledger keeps what they log: no request waits for MLflow, and
+nothing that goes wrong with it reaches one.
+"""
 
 import logging
 from collections.abc import Mapping
