@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from contextvars import copy_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,18 @@ def test_it_can_fail_without_anything_raised_through_it(calls: Captured) -> None
     with flowledger.call("classify") as call:
         call.failed(TimeoutError("late"))
     assert (False, "TimeoutError") == (calls[0].outcome.success, calls[0].outcome.error_type)
+
+
+def test_what_it_cannot_use_reaches_no_application(calls: Captured) -> None:
+    odd: Any = object()
+    with flowledger.call("classify", params=odd, settings=odd) as call:
+        call.answered("x", usage=odd, input_tokens=odd)
+        call.failed(odd)
+        call.log_metrics(odd)
+    with flowledger.call("classify") as call:
+        call.answered("x", usage=odd)
+    first, second = calls
+    assert (True, True) == (bool(first.notes), bool(second.notes))
 
 
 def test_it_may_end_in_another_thread_than_it_began_in(calls: Captured) -> None:

@@ -75,6 +75,16 @@ def plain_page(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
+def test_a_server_is_not_taken_for_another_one_in_its_place(
+    plain_page: str, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(FlowledgerError, match="take another port"),
+        serving([sys.executable, "-c", ""], plain_page, tmp_path / "log"),
+    ):
+        pass
+
+
 def test_a_server_that_ends_at_once_tells_why(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no such thing')"]
     with (
