@@ -104,7 +104,7 @@ def test_a_function_that_asks_a_model_itself_counts_beside_the_look_up_inside_it
         return {"text": "b", "cost": 0.25, "confidence": 0.5}
 
     write()
-    assert flowledger.flush(60)
+    assert flowledger.flush(180)
     with Ledger(sqlite_uri) as ledger:
         sums = ledger.over().sums()
     assert (2, 0.25, 0.5) == (sums.calls, sums.cost_usd, sums.mean_confidence)
@@ -119,7 +119,7 @@ def test_scores_and_tags_logged_while_it_is_open_are_in_the_ledgers_numbers(
         with flowledger.call("classify", feature="intents"):
             flowledger.log_metric("confidence_score", score)
             flowledger.set_tag("detected_intent", "greet")
-    assert flowledger.flush(60)
+    assert flowledger.flush(180)
     with Ledger(sqlite_uri) as ledger:
         over = ledger.over()
         assert (2, 0.5) == (over.sums().calls, over.sums().mean_confidence)

@@ -42,7 +42,7 @@ for one in json.load(sys.stdin):
     exec(compile(one["text"], f"block {one['number']}", "exec"), names)
     if one["call"]:
         print(repr(names[one["call"]](*one["arguments"])))
-print("stored:", flowledger.flush(60))
+print("stored:", flowledger.flush(180))
 """
 
 
