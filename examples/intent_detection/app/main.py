@@ -12,7 +12,8 @@ from app.services.intent_service import IntentService
 from flowledger.integrations.asgi import FlowledgerMiddleware
 
 logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO").upper())
-logging.getLogger("httpx").setLevel(logging.WARNING)
+for library in ("httpx", "LiteLLM"):
+    logging.getLogger(library).setLevel(logging.WARNING)
 app = FastAPI(title="Intent detection")
 app.add_middleware(FlowledgerMiddleware)
 app.include_router(mlflow_dashboard.router())
