@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from contextvars import copy_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,18 @@ def test_it_can_fail_without_anything_raised_through_it(calls: Captured) -> None
     assert (False, "TimeoutError") == (calls[0].outcome.success, calls[0].outcome.error_type)
 
 
+def test_what_it_cannot_use_reaches_no_application(calls: Captured) -> None:
+    odd: Any = object()
+    with flowledger.call("classify", params=odd, settings=odd) as call:
+        call.answered("x", usage=odd, input_tokens=odd)
+        call.failed(odd)
+        call.log_metrics(odd)
+    with flowledger.call("classify") as call:
+        call.answered("x", usage=odd)
+    first, second = calls
+    assert (True, True) == (bool(first.notes), bool(second.notes))
+
+
 def test_it_may_end_in_another_thread_than_it_began_in(calls: Captured) -> None:
     def begin_here_and_end_there() -> None:
         open_call = ExitStack()
@@ -91,7 +104,7 @@ def test_a_function_that_asks_a_model_itself_counts_beside_the_look_up_inside_it
         return {"text": "b", "cost": 0.25, "confidence": 0.5}
 
     write()
-    assert flowledger.flush(60)
+    assert flowledger.flush(180)
     with Ledger(sqlite_uri) as ledger:
         sums = ledger.over().sums()
     assert (2, 0.25, 0.5) == (sums.calls, sums.cost_usd, sums.mean_confidence)
@@ -106,7 +119,7 @@ def test_scores_and_tags_logged_while_it_is_open_are_in_the_ledgers_numbers(
         with flowledger.call("classify", feature="intents"):
             flowledger.log_metric("confidence_score", score)
             flowledger.set_tag("detected_intent", "greet")
-    assert flowledger.flush(60)
+    assert flowledger.flush(180)
     with Ledger(sqlite_uri) as ledger:
         over = ledger.over()
         assert (2, 0.5) == (over.sums().calls, over.sums().mean_confidence)

@@ -59,7 +59,7 @@ class Project:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=400,
         )
         assert 0 == done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
@@ -85,7 +85,7 @@ class Project:
         return {path for path in self.path.rglob("*") if "__pycache__" not in path.parts}
 
 
-def eventually(look: Callable[[], T | None], seconds: float = 60.0) -> T:
+def eventually(look: Callable[[], T | None], seconds: float = 240.0) -> T:
     """What `look` finds as soon as it finds something: what another process does takes a while."""
     deadline = time.monotonic() + seconds
     while not (found := look()):

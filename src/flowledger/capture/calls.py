@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from flowledger.capture import recorder
 from flowledger.capture.context import Pending
-from flowledger.capture.explicit import given_usage
+from flowledger.capture.explicit import given_outcome, given_usage
 from flowledger.capture.runs import Run
 from flowledger.capture.tracking import inside
 from flowledger.records import Kind, Usage
@@ -43,14 +43,14 @@ def call(
     fields = {
         "operation": operation,
         "feature": feature,
-        "kind": str(kind),
+        "kind": kind,
         "provider": provider,
         "model_asked": model,
         "prompt": prompt,
-        "settings": dict(settings or {}),
+        "settings": settings,
         "experiment": experiment,
-        "params": dict(params or {}),
-        "tags": dict(tags or {}),
+        "params": params,
+        "tags": tags,
     }
     return OpenCall(fields)
 
@@ -97,7 +97,7 @@ class OpenCall(Run):
         Args:
             error: what was raised.
         """
-        self._fields["outcome"] = recorder.failure(error)
+        self._fields["outcome"] = given_outcome(False, error)
 
     def __enter__(self) -> Self:
         self._under.__enter__()
@@ -118,4 +118,6 @@ class OpenCall(Run):
 
 def _told(fields: dict[str, Any], pending: Pending) -> dict[str, Any]:
     """What is known of the call; tokens that calls inside have told are not told again."""
-    return fields | ({"usage": None, "cost_usd": None} if pending.counted else {})
+    maps = {name: dict(fields[name] or {}) for name in ("settings", "params", "tags")}
+    known = {**fields, **maps, "kind": str(fields["kind"])}
+    return known | ({"usage": None, "cost_usd": None} if pending.counted else {})

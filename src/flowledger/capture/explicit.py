@@ -12,7 +12,7 @@ from flowledger.capture import recorder
 from flowledger.capture.context import Pending, context, told
 from flowledger.records import Kind, Outcome, Prompt, ToolCall, Usage, new_id
 
-__all__ = ["given_usage", "record"]
+__all__ = ["given_outcome", "given_usage", "record"]
 
 ACTOR = ("user_id", "session_id", "persona_id", "user_role", "audit_reason", "environment")
 
@@ -92,7 +92,7 @@ def record(
             "response": response,
             "tool_calls": tool_calls or [],
             "usage": given_usage(usage, input_tokens, output_tokens, notes),
-            "outcome": _outcome(success, error),
+            "outcome": given_outcome(success, error),
             "prompt_version": _prompt(prompt_name, prompt_version, prompt_hash),
             "parent_id": parent_id,
             "cost_usd": cost_usd,
@@ -161,7 +161,8 @@ def given_usage(
         return Usage()
 
 
-def _outcome(success: bool, error: BaseException | str | None) -> Outcome:
+def given_outcome(success: bool, error: BaseException | str | None) -> Outcome:
+    """Whether it worked; an error, of whatever kind, makes it a failure."""
     if isinstance(error, BaseException):
         return recorder.failure(error)
     if error is not None:

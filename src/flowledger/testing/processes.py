@@ -35,8 +35,11 @@ def serving(
         patience: longest to wait for the first answer, in seconds.
 
     Raises:
-        FlowledgerError: it ended, or did not answer in time; the message ends with what it printed.
+        FlowledgerError: it ended, or did not answer in time: the message ends with what it printed;
+            or something else answers there already.
     """
+    if _answers(url):
+        raise FlowledgerError(f"something answers at {url} already: stop it, or take another port")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as printed:
         process = subprocess.Popen(command, env=environ, stdout=printed, stderr=subprocess.STDOUT)
