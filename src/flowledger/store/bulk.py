@@ -17,6 +17,8 @@ from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
 from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id
 from flowledger.store import Refusal
 from flowledger.store.artifacts import Artifacts
+from flowledger.store.backfill import repair
+from flowledger.store.connections import Timeouts, without_prepared_statements
 from flowledger.store.corrections import remove_rows, sum_again
 from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
@@ -36,7 +38,11 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 __all__ = ["BulkSink", "open_bulk"]
 
+# MLflow's own connections go through the same PgBouncer as ours.
+sa.event.listen(sa.Engine, "do_connect", without_prepared_statements)
+
 FIRST_ANALYZE = 2_000
+REPAIR_SECONDS = 60.0
 
 _Errors: TypeAlias = tuple[type[Exception], ...]
 _id = re.compile(r"[0-9a-f]{32}")
@@ -56,7 +62,7 @@ def open_bulk(
         StoreMisconfigured: MLflow itself cannot use the database as it is.
     """
     try:
-        writer = open_writer(destination.tracking_uri)
+        writer = open_writer(destination.tracking_uri, _timeouts(destination))
         check_answers(writer.engine)
         # Makes MLflow's tables where there are none, and refuses those that MLflow cannot use.
         store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
@@ -104,6 +110,7 @@ class BulkSink:
         self._versions = FewVersions()
         self._stored = 0
         self._analyze_at = FIRST_ANALYZE
+        self._repair_at = 0.0
 
     batch_bytes = 2 << 20
 
@@ -118,6 +125,7 @@ class BulkSink:
                 self._check_ordinary_calls(refused[0].reason)
             refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
+            self._repair_now_and_then()
         return [*refusals, *refused]
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -266,6 +274,15 @@ class BulkSink:
             # Beside the batches, which would wait for seconds.
             threading.Thread(target=self._analyze, daemon=True).start()
 
+    def _repair_now_and_then(self) -> None:
+        """Add up what an older flowledger, which knew no sums, still stored beside this one."""
+        if time.monotonic() < self._repair_at:
+            return
+        if summed := repair(self._writer.engine):
+            logs.warn("store", "%d calls of an older flowledger were added to the sums", summed)
+        else:
+            self._repair_at = time.monotonic() + REPAIR_SECONDS
+
     def _analyze(self) -> None:
         with suppress(sa.exc.SQLAlchemyError):
             self._writer.analyze()
@@ -319,6 +336,10 @@ def _experiments_of(entries: list[tuple[int, Entry | Piece]]) -> set[str]:
     calls = [e for _, e in entries if isinstance(e, Entry)]
     pieces = [p for _, p in entries if isinstance(p, Piece)]
     return {call.experiment for call in calls} | experiments_of(calls, pieces)
+
+
+def _timeouts(destination: Destination) -> Timeouts:
+    return Timeouts(destination.connect_seconds, destination.statement_seconds)
 
 
 def _spare_the_garbage_collector() -> None:
