@@ -16,13 +16,16 @@ from flowledger.errors import ConfigError, FlowledgerError, NotFound
 __all__ = ["main"]
 
 COMMANDS = {
+    "backup": "Copy a database to a file, while it is in use.",
     "collect": "Ship what waits in journals to the store.",
     "demo": "See it work: a small application, its calls, and what the ledger says.",
     "docs": "Add, list, search and remove the documents that chat answers from.",
     "doctor": "Say what is configured, what waits, what was rejected, and what to do.",
     "keys": "Make, list and revoke keys for sending calls to a server.",
+    "migrate": "Bring the tables of a database forward or back.",
     "recent": "List the latest calls.",
     "replay": "Replay a trace of LLM arrivals through a real client.",
+    "restore": "Put a backup into an empty database, and check it.",
     "run": "Run a program and record the calls of its LLM clients.",
     "server": "Run the server: MLflow's pages and API, ingest, /metrics, on one port.",
     "show": "Show everything recorded about one call.",

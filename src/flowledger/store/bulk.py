@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -59,30 +59,39 @@ def open_bulk(
 
     Raises:
         StoreUnavailable: the database does not answer.
+        StoreOutdated: its tables are of a newer flowledger, beside which this one must not write.
         StoreMisconfigured: MLflow itself cannot use the database as it is.
     """
     try:
-        writer = open_writer(destination.tracking_uri, _timeouts(destination))
-        check_answers(writer.engine)
-        # Makes MLflow's tables where there are none, and refuses those that MLflow cannot use.
-        store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
-        revision = _revision(writer.engine)
-        if revision not in TESTED_REVISIONS:
-            logs.warn(
-                "store",
-                "the database is at MLflow revision %s, which flowledger was not tested with (it "
-                "was with %s): calls go through MLflow's public API, slower",
-                revision,
-                ", ".join(TESTED_REVISIONS),
-            )
-            return None
-        migrate(writer.engine)
-        _spare_the_garbage_collector()
+        with ExitStack() as undo:
+            writer = open_writer(destination.tracking_uri, _timeouts(destination))
+            undo.callback(writer.engine.dispose)
+            check_answers(writer.engine)
+            # Makes MLflow's tables where there are none, and refuses those MLflow cannot use.
+            store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
+            if not _is_tested(_revision(writer.engine)):
+                return None
+            migrate(writer.engine)
+            _spare_the_garbage_collector()
+            undo.pop_all()
     except MlflowException as exc:
         raise _of_mlflow(exc) from exc
     except (sa.exc.SQLAlchemyError, OSError) as exc:
         raise _of_database(exc) from exc
     return BulkSink(through(writer), store, destination.store_as)
+
+
+def _is_tested(revision: str | None) -> bool:
+    if revision in TESTED_REVISIONS:
+        return True
+    logs.warn(
+        "store",
+        "the database is at MLflow revision %s, which flowledger was not tested with (it was with"
+        " %s): calls go through MLflow's public API, slower",
+        revision,
+        ", ".join(TESTED_REVISIONS),
+    )
+    return False
 
 
 class BulkSink:
