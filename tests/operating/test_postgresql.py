@@ -16,22 +16,17 @@ from flowledger.questions import Ledger
 from flowledger.records import encode
 from flowledger.store import open_sink
 from tests.calls import a_call
+from tests.conftest import postgres_database
 from tests.faults.processes import Host, slow
 from tests.faults.processes import Ledger as Stored
-from tests.operating.postgres import BIN, Load, assert_all_there, own_postgres, pgbouncer, tcp_uri
-from tests.server_client import Postgres, running
+from tests.operating.postgres import BIN, Load, assert_all_there, changed, pgbouncer
+from tests.server_client import running
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgresql" / "roles.sql"
 READY = "/api/flowledger/v1/ready"
 needs_pgbouncer = pytest.mark.skipif(
     shutil.which("pgbouncer") is None, reason="apt-get install pgbouncer, or make operate-check"
 )
-
-
-@pytest.fixture(scope="module")
-def postgres(postgres_server: str) -> Iterator[Postgres]:
-    with own_postgres() as server:
-        yield server
 
 
 def destination(uri: str, statement_seconds: float = 40.0) -> Destination:
@@ -47,7 +42,7 @@ def destination(uri: str, statement_seconds: float = 40.0) -> Destination:
 @needs_pgbouncer
 def test_a_server_under_load_works_through_pgbouncer(postgres_uri: str, tmp_path: Path) -> None:
     with (
-        pgbouncer(postgres_uri, tmp_path) as uri,
+        pgbouncer(postgres_uri) as uri,
         running(uri, tmp_path, workers=2) as server,
         Load(lambda: [server], senders=4) as load,
     ):
@@ -65,7 +60,7 @@ def test_a_server_under_load_works_through_pgbouncer(postgres_uri: str, tmp_path
 def test_an_application_and_its_collector_work_through_pgbouncer(
     host: Host, postgres_uri: str, tmp_path: Path
 ) -> None:
-    with pgbouncer(postgres_uri, tmp_path) as uri:
+    with pgbouncer(postgres_uri) as uri:
         application = host.start(uri)
         made = application.ask("calls", count=200)
         assert application.ask("flush")
@@ -74,8 +69,13 @@ def test_an_application_and_its_collector_work_through_pgbouncer(
 
 
 @pytest.fixture(scope="module")
-def roles(postgres: Postgres) -> Postgres:
-    """The server after `roles.sql`, the steps as the owner, and `roles.sql` again."""
+def roles(postgres_server: str) -> Iterator[str]:
+    """A database after `roles.sql`, the steps as the owner, and `roles.sql` again."""
+    with postgres_database(postgres_server) as uri:
+        yield prepared(uri)
+
+
+def prepared(postgres: str) -> str:
     run_roles(postgres)
     done = CliRunner().invoke(
         main, ["migrate", "--backend-store-uri", as_role(postgres, "flowledger_owner")]
@@ -85,19 +85,19 @@ def roles(postgres: Postgres) -> Postgres:
     return postgres
 
 
-def run_roles(postgres: Postgres) -> None:
-    url = sa.make_url(postgres.uri)
+def run_roles(postgres: str) -> None:
+    url = sa.make_url(postgres)
     place = ("-h", str(url.query["host"]), "-U", str(url.username), "-d", str(url.database))
     psql = (str(BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1")
     done = subprocess.run([*psql, *place, "-f", str(ROLES)], capture_output=True, text=True)
     assert (0, "") == (done.returncode, done.stderr)
 
 
-def as_role(postgres: Postgres, role: str) -> str:
-    return tcp_uri(postgres.uri, username=role)
+def as_role(postgres: str, role: str) -> str:
+    return changed(postgres, username=role)
 
 
-def refused(postgres: Postgres, role: str, statement: str) -> str:
+def refused(postgres: str, role: str, statement: str) -> str:
     """What PostgreSQL says to a role that tries this."""
     engine = sa.create_engine(as_role(postgres, role), poolclass=sa.pool.NullPool)
     with pytest.raises(sa.exc.DBAPIError) as told, engine.begin() as connection:
@@ -106,14 +106,14 @@ def refused(postgres: Postgres, role: str, statement: str) -> str:
 
 
 def test_a_server_works_as_the_writer_and_questions_as_the_reader(
-    roles: Postgres, tmp_path: Path
+    roles: str, tmp_path: Path
 ) -> None:
     calls = [a_call(cost_usd=0.5, tags={"team": "a"}) for _ in range(5)]
     with running(as_role(roles, "flowledger_writer"), tmp_path, workers=1) as server:
         assert 200 == server.get(READY).status
         assert 200 == server.post_calls(calls).status
         assert 200 == server.get("/api/2.0/mlflow/experiments/search?max_results=5").status
-    assert_all_there(roles.uri, calls)
+    assert_all_there(roles, calls)
     with Ledger(as_role(roles, "flowledger_reader")) as ledger:
         assert 5 == ledger.over().sums().calls
         assert {call.id for call in calls} == {row.id for row in ledger.recent(10)}
@@ -130,7 +130,7 @@ def test_a_server_works_as_the_writer_and_questions_as_the_reader(
         "DROP VIEW llm_measured",
     ],
 )
-def test_the_writer_cannot_change_tables(roles: Postgres, statement: str) -> None:
+def test_the_writer_cannot_change_tables(roles: str, statement: str) -> None:
     said = refused(roles, "flowledger_writer", statement)
     assert "must be owner" in said or "permission denied" in said
 
@@ -145,7 +145,7 @@ def test_the_writer_cannot_change_tables(roles: Postgres, statement: str) -> Non
         "CREATE TABLE mine (id INTEGER)",
     ],
 )
-def test_the_reader_cannot_write_nor_see_keys(roles: Postgres, statement: str) -> None:
+def test_the_reader_cannot_write_nor_see_keys(roles: str, statement: str) -> None:
     writable = f"SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; COMMIT; {statement}"
     assert "permission denied" in refused(roles, "flowledger_reader", writable)
 

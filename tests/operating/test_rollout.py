@@ -8,6 +8,7 @@ import pytest
 
 import flowledger
 from flowledger.store.schema import migrations
+from tests.faults.processes import slow
 from tests.operating.postgres import Load, assert_all_there, own_postgres
 from tests.server_client import Postgres, Server, rows, running
 
@@ -43,6 +44,7 @@ def folder(parent: Path, name: str) -> Path:
     return made
 
 
+@slow
 def test_a_roll_out_to_a_newer_schema_under_load_loses_nothing(
     postgres: Postgres, newer: Path, tmp_path: Path
 ) -> None:
@@ -72,6 +74,7 @@ def test_a_roll_out_to_a_newer_schema_under_load_loses_nothing(
     assert_all_there(postgres.uri, load.calls)
 
 
+@slow
 def test_postgresql_stopped_and_started_under_load_loses_nothing(
     postgres: Postgres, tmp_path: Path
 ) -> None:
