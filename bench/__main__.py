@@ -16,6 +16,7 @@ SUBJECTS = {
     "search": "bench.search",
     "analytics": "bench.analytics",
     "ingest": "bench.ingest",
+    "scaling": "bench.scaling",
     "import": "bench.imports",
     "memory": "bench.memory",
     "visible": "bench.visible",

@@ -53,8 +53,8 @@ def pgbouncer(behind: str) -> Iterator[str]:
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
         "auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 200\n"
     )
-    folder.chmod(0o755)  # it refuses to run as root, and reads this as somebody else
-    as_user = ["-u", "nobody"] if os.getuid() == 0 else []
+    folder.chmod(0o755)  # it refuses to run as root; PostgreSQL's user may enter its folder
+    as_user = ["-u", Path(str(url.query["host"])).owner()] if os.getuid() == 0 else []
     with subprocess.Popen(["pgbouncer", *as_user, str(ini)], stderr=subprocess.DEVNULL) as process:
         uri = f"postgresql://{url.username}@127.0.0.1:{port}/{url.database}"
         try:

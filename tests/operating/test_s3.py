@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pytest
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
@@ -40,9 +40,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_artifacts_of_a_job_reach_the_bucket_and_are_read_again(
     home: Path, sqlite_uri: str, tmp_path: Path, bucket: Any, direct: bool
 ) -> None:
-    store = ("--artifacts-destination", "s3://artifacts/flow")
+    store = ["--artifacts-destination", "s3://artifacts/flow"]
     if direct:  # clients are told the bucket's own address, and need its keys
-        store = ("--no-serve-artifacts", "--default-artifact-root", "s3://artifacts/flow")
+        store = ["--no-serve-artifacts", "--default-artifact-root", "s3://artifacts/flow"]
     with mlflow_server(sqlite_uri, tmp_path, *OURS, *store) as url:
         flowledger.configure(tracking_uri=url)
         with flowledger.job("nightly", feature="reports") as job:

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(params=["flowledger-server.service", "flowledger-collector@.service"])
 def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A unit whose command is the one that is installed here, for the user `daemon`."""
-    text = (UNITS / request.param).read_text()
-    installed = tmp_path / request.param.replace("@", "@daemon")
+    name: str = request.param
+    text = (UNITS / name).read_text()
+    installed = tmp_path / name.replace("@", "@daemon")
     installed.write_text(text.replace("/opt/flowledger/bin/flowledger", str(FLOWLEDGER)))
     return installed
 
