@@ -307,18 +307,21 @@ with flowledger.job("process", feature="pipeline") as job, job.stage("analysis")
 """
 
 
-def test_a_job_killed_inside_a_stage_is_there_with_all_that_was_logged(
-    home: Path, sqlite_uri: str
+def test_a_job_killed_inside_a_stage_is_there_as_killed_with_all_that_was_logged(
+    home: Path, database_uri: str
 ) -> None:
-    environ = {**os.environ, "MLFLOW_TRACKING_URI": sqlite_uri, "FLOWLEDGER_COLLECTOR": "off"}
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": database_uri, "FLOWLEDGER_COLLECTOR": "off"}
     done = subprocess.run([sys.executable, "-c", KILLED], env=environ)
     assert -signal.SIGKILL == done.returncode
     collect = [sys.executable, "-m", "flowledger", "collect", "--once"]
     subprocess.run(collect, env=environ, check=True, capture_output=True)
-    client = MlflowClient(tracking_uri=sqlite_uri)
+    client = MlflowClient(tracking_uri=database_uri)
     [experiment] = client.search_experiments(filter_string="name = 'pipeline'")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert {"process": "RUNNING", "analysis": "RUNNING"} == {
+    assert {"process": "KILLED", "analysis": "KILLED"} == {
         name: run.info.status for name, run in runs.items()
     }
+    assert all(run.info.end_time >= run.info.start_time for run in runs.values())
+    [trace] = client.search_traces(locations=[experiment.experiment_id])
+    assert "ERROR" == trace.info.state
     assert 3.0 == runs["analysis"].data.metrics["snippets"]

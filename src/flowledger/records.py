@@ -24,6 +24,7 @@ __all__ = [
     "Call",
     "Cost",
     "Gap",
+    "Gone",
     "Job",
     "Kind",
     "Logged",
@@ -312,14 +313,21 @@ class Gap(_Base, frozen=True, tag="gap"):
     reason: str = ""
 
 
-Record: TypeAlias = Call | Job | Logged | Span | Artifact | Producer | Gap
+class Gone(_Base, frozen=True, tag="gone"):
+    """A process that will record nothing more, and all it recorded was sent before this.
+
+    `id` is the process's own, `start_ns` when it recorded the last time.
+    """
+
+
+Record: TypeAlias = Call | Job | Logged | Span | Artifact | Producer | Gap | Gone
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _generic = msgspec.msgpack.Decoder()
 _known = {
     cls: frozenset((*cls.__struct_encode_fields__, "type"))
-    for cls in (Call, Job, Logged, Span, Artifact, Producer, Gap)
+    for cls in (Call, Job, Logged, Span, Artifact, Producer, Gap, Gone)
 }
 _known_inside = {
     "actor": frozenset(Actor.__struct_encode_fields__),

@@ -43,6 +43,7 @@ DIMENSIONS = {
 HOURS = {"hour": 1, "day": 24}
 MS_OF_AN_HOUR = 3_600_000
 MOST_ROWS = 10_000
+SHORTEST_STRETCH_MS, LONGER = 60_000, 8
 
 PAGE_TOKEN = r"([0-9]{1,15})-(.{1,8000})"
 _token = re.compile(PAGE_TOKEN, re.DOTALL)
@@ -174,10 +175,23 @@ class Over:
     def sessions(self, limit: int = 50, page: str | None = None) -> Page[Session]:
         """Sessions from the one that was last active on, with the sums over their calls.
 
+        A page is full of sessions that were active lately, so it is looked for in longer and longer
+        stretches of time: a whole month is read only where it has no more of them.
+
         Raises:
             QuestionError: the token is none that was given out.
         """
-        return self._paged(Session, "sessions_page", limit, page, ("last_ms", "session_id"))
+        last = self.calls(limit=1).rows
+        end = min(_position(page)[0], last[0].start_ms if last else 0) + 1
+        stretch = SHORTEST_STRETCH_MS
+        while True:
+            since = max(end - stretch, self.window.start_ms)
+            lately = self._sources(Window(since, end)).calls
+            order = ("last_ms", "session_id")
+            found = self._paged(Session, "sessions_page", limit, page, order, lately=lately)
+            if found.next is not None or since == self.window.start_ms:
+                return found
+            stretch *= LONGER
 
     def _sources(self, window: Window | None = None) -> Sources:
         wanted = self._filters.experiment
@@ -190,14 +204,20 @@ class Over:
         return self._ask(Sums, "numbers", sources, {"measured": sources.measured()})[0]
 
     def _paged(
-        self, row: type[R], name: str, limit: int, page: str | None, order: tuple[str, str]
+        self,
+        row: type[R],
+        name: str,
+        limit: int,
+        page: str | None,
+        order: tuple[str, str],
+        **holes: str,
     ) -> Page[R]:
         """One page of rows in descending order of these two fields, which make its token."""
         before_ms, before_id = _position(page)
         more = _bounded(limit) + 1  # one beyond the page tells whether there is another
         sources = self._sources()
         at = {"limit": more, "before_ms": before_ms, "before_id": before_id}
-        rows = self._ask(row, name, sources, {"calls": sources.calls}, **at)
+        rows = self._ask(row, name, sources, {"calls": sources.calls, **holes}, **at)
         if len(rows) < more:
             return Page(rows, None)
         last = rows[limit - 1]

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id
+from flowledger.records import Artifact, Call, Gap, Gone, Producer, decode, new_id
 from flowledger.store import Refusal
 from flowledger.store.artifacts import Artifacts
 from flowledger.store.backfill import repair
@@ -22,7 +22,7 @@ from flowledger.store.connections import Timeouts, without_prepared_statements
 from flowledger.store.corrections import remove_rows, sum_again
 from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
-from flowledger.store.job_writing import experiments_of, write_pieces
+from flowledger.store.job_writing import end_jobs, experiments_of, write_pieces
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
@@ -132,6 +132,7 @@ class BulkSink:
             refused = self._write(batch.entries, batch.producers, batch.gaps) if payloads else []
             if refused and len(refused) == len(batch.entries):
                 self._check_ordinary_calls(refused[0].reason)
+            self._end_jobs(batch.gone)
             refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
             self._repair_now_and_then()
@@ -225,6 +226,12 @@ class BulkSink:
             if gaps:
                 self._writer.upsert(cursor, "llm_gaps", gaps)
 
+    def _end_jobs(self, gone: list[Gone]) -> None:
+        if gone:
+            with self._writer.transaction() as cursor:
+                for producer in gone:
+                    end_jobs(self._writer, cursor, producer)
+
     def _insert(self, cursor: Any, rows: dict[str, list[tuple[Any, ...]]]) -> None:
         for table, some in rows.items():
             if some:
@@ -311,6 +318,7 @@ class _Batch:
         self.entries: list[tuple[int, Entry | Piece]] = []
         self.producers: list[tuple[Any, ...]] = []
         self.gaps: list[tuple[Any, ...]] = []
+        self.gone: list[Gone] = []
         self._seen: set[str] = set()
         for index, payload in enumerate(payloads):
             try:
@@ -337,6 +345,8 @@ class _Batch:
             self.producers.append(producer_row(record))
         elif isinstance(record, Gap):
             self.gaps.append(gap_row(record))
+        elif isinstance(record, Gone):
+            self.gone.append(record)
         else:
             self.entries.append((index, piece(record)))
 

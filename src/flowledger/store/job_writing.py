@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from flowledger.records import Artifact
+from flowledger.records import Artifact, Gone
 from flowledger.store.entries import Entry
 from flowledger.store.job_entries import Piece, SpanPart, call_span, unknown_job
 from flowledger.store.job_rows import Statements, insert_into
 from flowledger.store.rows import Experiment
 from flowledger.store.writers import Writer
 
-__all__ = ["experiments_of", "new_pieces", "write_pieces"]
+__all__ = ["end_jobs", "experiments_of", "new_pieces", "write_pieces"]
 
 SOME = 500
 
@@ -76,6 +76,27 @@ def write_pieces(
     if not spans and not pieces:
         return
     _Writing(writer, cursor, experiments, traces).write(spans, pieces)
+
+
+def end_jobs(writer: Writer, cursor: Any, gone: Gone) -> None:
+    """Mark jobs KILLED that a process began and will never end.
+
+    Args:
+        writer, cursor: the database, in a transaction.
+        gone: the process.
+    """
+    mark, ended_ms = writer.mark, gone.start_ns // 1_000_000
+    jobs = f"FROM llm_records WHERE producer_id = {mark} AND kind = 'job'"
+    cursor.execute(
+        f"UPDATE runs SET status = 'KILLED', end_time = {mark}"
+        f" WHERE status = 'RUNNING' AND run_uuid IN (SELECT id {jobs})",
+        (ended_ms, gone.producer),
+    )
+    cursor.execute(
+        f"UPDATE trace_info SET status = 'ERROR', execution_time_ms = {mark} - timestamp_ms"
+        f" WHERE status = 'IN_PROGRESS' AND request_id IN (SELECT 'tr-' || id {jobs})",
+        (ended_ms, gone.producer),
+    )
 
 
 class _Writing:

@@ -14,12 +14,20 @@ import flowledger
 from flowledger import config
 from flowledger.capture import recorder
 from flowledger.capture.recorder import Recorder
-from flowledger.errors import ConfigError, FlowledgerError, JournalError, StoreMisconfigured
+from flowledger.cli.reading import open_ledger
+from flowledger.config import Settings
+from flowledger.errors import (
+    ConfigError,
+    FlowledgerError,
+    JournalError,
+    NotFound,
+    StoreMisconfigured,
+)
 
 if TYPE_CHECKING:
     from flowledger.testing.llm import StubProcess
 
-__all__ = ["named_by", "open_recorder", "stub_server"]
+__all__ = ["is_new", "named_by", "open_recorder", "stub_server"]
 
 NEEDED = ("openai", "uvicorn", "starlette", "splintr", "sqlalchemy", "mlflow")
 START_SECONDS = 30.0
@@ -53,6 +61,17 @@ def open_recorder() -> Recorder:
     if begun is None:
         raise ConfigError("recording cannot start: see `flowledger doctor`")
     return begun
+
+
+def is_new(settings: Settings) -> bool:
+    """Whether the demo stores in a database of its own that holds no call yet."""
+    if named_by() is not None:
+        return False
+    try:
+        with open_ledger(settings.tracking_uri) as ledger:
+            return not ledger.size().records
+    except NotFound:
+        return True
 
 
 @contextmanager

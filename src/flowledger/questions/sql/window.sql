@@ -105,10 +105,16 @@ ORDER BY start_ms DESC, id DESC
 LIMIT :limit
 
 -- name: sessions_page
--- Sessions from the one that was last active on, with the sums over their calls.
+-- Sessions from the one that was last active on, with the sums over their calls: of those that were
+-- active lately. SQLite takes a CROSS JOIN in the order it is written in.
 SELECT session_id, MAX(user_id) AS user_id, {sums}
-FROM llm_measured
-WHERE {calls} AND session_id IS NOT NULL
+FROM (
+    SELECT DISTINCT session_id AS active
+    FROM llm_measured
+    WHERE {lately} AND session_id IS NOT NULL
+) sessions
+CROSS JOIN llm_measured
+WHERE {calls} AND session_id = active
 GROUP BY session_id
 HAVING MAX(start_ms) < :before_ms OR MAX(start_ms) = :before_ms AND session_id < :before_id
 ORDER BY MAX(start_ms) DESC, session_id DESC
