@@ -53,7 +53,7 @@ def server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flowledger", "server", *options],
-                cwd=folder,  # MLflow keeps its users in a file here
+                cwd=folder,
                 stdout=log,
                 stderr=log,
             )
@@ -80,6 +80,12 @@ def key(server: Server) -> str:
     """The token of a key of this test's own."""
     with open_keys(server.uri, make=True) as keys:
         return keys.create(f"key-{new_id()}")
+
+
+def test_users_are_in_the_database_that_several_servers_share(server: Server) -> None:
+    named = rows(server.uri, "SELECT username FROM users ORDER BY username")
+    assert ["admin", "ana"] == [row["username"] for row in named]
+    assert ["server.log"] == sorted(path.name for path in server.log.parent.iterdir())
 
 
 def test_health_is_for_everybody_and_tells_a_shipper_what_it_talks_to(server: Server) -> None:
