@@ -126,6 +126,11 @@ class Stack:
         process.terminate()
         process.wait(60)
 
+    def close(self) -> None:
+        """Stop all that still runs."""
+        for name in list(self.processes):
+            self.stop(name)
+
     def query(self, expression: str, seconds: int = 0) -> list[dict[str, Any]]:
         """What Prometheus answers: now, or over the last so many seconds."""
         values: dict[str, Any] = {"query": expression}
@@ -186,13 +191,14 @@ class Stack:
 @contextmanager
 def running_stack(folder: Path) -> Iterator[Stack]:
     """Everything of compose.yaml but Grafana and the example, set up and answering."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # PostgreSQL's wheel warns without one
     with ExitStack() as stack:
         postgres = Postgres(str(_reachable(folder)))
         stack.callback(postgres.close)
         slack = Slack()
         stack.callback(slack.close)
         found = Stack(folder, postgres, slack)
-        stack.callback(lambda: [found.stop(name) for name in list(found.processes)])
+        stack.callback(found.close)
         stack.enter_context(small_disk(folder / "small"))
         (folder / "keys").mkdir()
         _make_secrets(found)
