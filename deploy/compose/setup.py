@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-import boto3
-from botocore.exceptions import ClientError
+import boto3  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
 BUCKET = "flowledger"
 USER = "metrics"
