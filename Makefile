@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo test check bench lock clean
+.PHONY: install demo test check deploy-check bench lock clean
 
 OPENAIS := openai2 openai3
 
@@ -38,6 +38,7 @@ demo: .venv/.installed
 	$(BIN)/flowledger demo $(ARGS)
 
 test: install check
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: .venv/.installed
@@ -45,13 +46,22 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What of deploy/ a machine without a cluster can run: some ten minutes.
+deploy-check: install
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose npm
+	$(BIN)/pytest tests/deploy deploy/checks $(ARGS)
+
 bench: install
 	$(BIN)/python -m bench $(ARGS)
 
+# An image runs what the tests ran.
+IMAGE := --constraint requirements/dev.txt
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade
 
 lock: .venv/.uv
 	$(LOCK) --extra dev pyproject.toml --output-file requirements/dev.txt
+	$(LOCK) $(IMAGE) --extra server --extra postgres --extra s3 pyproject.toml --output-file requirements/server.txt
+	$(LOCK) $(IMAGE) --extra all pyproject.toml requirements/examples.in --output-file requirements/examples.txt
 	for name in $(OPENAIS); do $(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
 
 clean:

@@ -29,9 +29,9 @@ def chart() -> helm_python.Chart:
     return helm_python.Chart.load(str(CHART))
 
 
-def rendered(values: dict[str, Any], namespace: str = "llm") -> list[Manifest]:
-    """Every manifest for these values, in a release called `demo`."""
-    texts = chart().render(values, name="demo", namespace=namespace)
+def rendered(values: dict[str, Any], release: str = "demo") -> list[Manifest]:
+    """Every manifest for these values, in the namespace `llm`."""
+    texts = chart().render(values, name=release, namespace="llm")
     return [
         manifest
         for path, text in sorted(texts.items())
