@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import msgspec
 import pytest
 import sqlalchemy as sa
 import yaml
@@ -21,6 +22,7 @@ from fastapi import FastAPI
 from flowledger.cli import COMMANDS
 from flowledger.config import Settings, load
 from flowledger.server.analytics import analytics_router
+from flowledger.server.settings import ServerSettings
 from flowledger.testing.llm import StubLLM
 from tests.deploy.chart import CHART, rendered
 from tests.servers import answers_at, free_port
@@ -278,6 +280,13 @@ def test_every_route_that_answers_questions_is_shown_with_an_answer() -> None:
 def test_every_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs/settings.md").read_text()
     assert [] == [name for name in Settings.__struct_fields__ if f"| `{name}` |" not in text]
+
+
+def test_every_setting_of_the_server_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs/settings.md").read_text()
+    defaults = msgspec.structs.asdict(ServerSettings())
+    rows = [f"| `{name}` | {value} |".replace("|  |", "| |") for name, value in defaults.items()]
+    assert [] == [row for row in rows if row not in text]
 
 
 def test_every_command_is_named_in_the_changelog() -> None:

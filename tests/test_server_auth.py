@@ -42,6 +42,9 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+METRICS_TOKEN = "of prometheus alone"
+
+
 @pytest.fixture(scope="module")
 def server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`flowledger server --auth basic` with two workers, where ana is a user beside the admin."""
@@ -49,6 +52,7 @@ def server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
     with postgres_database(postgres_server) as uri, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_BACKEND_STORE_URI", uri)
         patch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", PASSWORD)
+        patch.setenv("FLOWLEDGER_SERVER_METRICS_TOKEN", METRICS_TOKEN)
         options = ["--port", str(port), "--auth", "basic"]
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
@@ -138,6 +142,14 @@ def test_a_key_opens_nothing_else(server: Server, key: str) -> None:
     assert 401 == runs.status
 
 
+def test_the_token_of_prometheus_opens_the_numbers_and_nothing_else(server: Server) -> None:
+    assert 200 == server.get("/metrics", **bearer(METRICS_TOKEN)).status
+    assert 401 == server.get("/metrics", **bearer(METRICS_TOKEN[:-1])).status
+    assert 401 == server.get("/metrics", **bearer("")).status
+    assert 401 == server.get("/api/flowledger/v1/usage?by=model", **bearer(METRICS_TOKEN)).status
+    assert 401 == server.post_calls([a_call()], **bearer(METRICS_TOKEN)).status
+
+
 def test_a_key_that_is_revoked_or_wrong_is_refused_by_every_worker_at_once(
     server: Server, key: str
 ) -> None:
@@ -167,8 +179,10 @@ def test_while_the_database_is_away_nobody_hears_that_a_key_is_wrong(
     postgres.stop()
     try:
         answer = server.post_calls([a_call()], **bearer(key))
+        told = server.metrics(**bearer(METRICS_TOKEN))
     finally:
         postgres.start()
+    assert 0 == told["flowledger_store_up"]
     assert (503, "1") == (answer.status, answer.headers["Retry-After"])
     assert "the database does not answer now, so nobody can log in" in answer.json()["detail"]
     assert 200 == server.post_calls([a_call()], **bearer(key)).status

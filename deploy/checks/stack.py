@@ -167,6 +167,7 @@ class Stack:
             "MLFLOW_BACKEND_STORE_URI": "database_uri",
             "MLFLOW_AUTH_ADMIN_PASSWORD": "admin_password",
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "secret_key",
+            "FLOWLEDGER_SERVER_METRICS_TOKEN": "metrics_token",
             "AWS_ACCESS_KEY_ID": "s3_access_key",
             "AWS_SECRET_ACCESS_KEY": "s3_secret_key",
         }
@@ -177,9 +178,7 @@ class Stack:
             "FLOWLEDGER_HOME": str(self.folder / "home"),
             "MLFLOW_S3_ENDPOINT_URL": self.objects,
             "AWS_DEFAULT_REGION": "us-east-1",
-            "FLOWLEDGER_URL": self.server.url,
             "KEYS": str(self.folder / "keys"),
-            "SECRETS": str(self.secrets),
         }
 
     def configured(self, name: str) -> str:

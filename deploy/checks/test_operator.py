@@ -1,4 +1,4 @@
-"""The Prometheus Operator takes its manifests: checked by the schemas of its own types, from npm."""
+"""The Prometheus Operator takes its manifests: checked by its own types' schemas, from npm."""
 
 import copy
 import json

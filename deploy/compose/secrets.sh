@@ -12,7 +12,7 @@ made() {
 }
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
-for name in database_password admin_password metrics_password grafana_password \
+for name in database_password admin_password metrics_token grafana_password \
     s3_access_key s3_secret_key secret_key django_secret_key; do
     random | made "$name"
 done

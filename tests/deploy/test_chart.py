@@ -67,10 +67,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"persistence": {"enabled": False}}, "would lose artifacts"),
     ({"persistence": {"accessMode": "ReadWriteOnce"}}, "set persistence.accessMode=ReadWriteMany"),
     ({"ingress": {"enabled": True}}, "ingress.host is empty"),
-    (
-        {"metrics": {"serviceMonitor": {"enabled": True}}},
-        "metrics.serviceMonitor.basicAuthSecret is empty",
-    ),
 ]
 
 
@@ -230,7 +226,7 @@ def test_the_schema_knows_every_value_and_every_setting_of_the_server() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert set(schema["properties"]) - {"global"} == set(defaults())
     settings = set(schema["properties"]["settings"]["propertyNames"]["enum"])
-    assert set(ServerSettings.__struct_fields__) - {"auth"} == settings
+    assert set(ServerSettings.__struct_fields__) - {"auth", "metrics_token"} == settings
 
 
 def test_every_value_is_described_with_its_default() -> None:

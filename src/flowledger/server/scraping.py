@@ -13,8 +13,9 @@ from flowledger.server.metrics_folder import VARIABLE as METRICS_FOLDER
 from flowledger.server.parts import Parts
 from flowledger.server.standing import Disks, Standing, StoreUp, ask_standing
 
-__all__ = ["router"]
+__all__ = ["METRICS_PATH", "router"]
 
+METRICS_PATH = "/metrics"
 STANDING_SECONDS = 15.0
 
 
@@ -22,7 +23,7 @@ def router(parts: Parts) -> APIRouter:
     """The route that Prometheus asks."""
     routes = APIRouter(tags=["metrics"])
     routes.add_api_route(
-        "/metrics",
+        METRICS_PATH,
         _Scrape(parts).metrics,
         operation_id="metrics",
         response_class=Response,

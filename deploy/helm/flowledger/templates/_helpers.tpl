@@ -53,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- fail "database.existingSecret is empty: name the Secret that holds the database's address (kubectl create secret generic flowledger-database --from-file=uri)" -}}
 {{- end -}}
 {{- if and (eq $values.auth.kind "basic") (not $values.auth.existingSecret) -}}
-{{- fail "auth.existingSecret is empty: name the Secret with admin-password and secret-key (kubectl create secret generic flowledger-auth --from-file=admin-password --from-file=secret-key)" -}}
+{{- fail "auth.existingSecret is empty: name the Secret with admin-password, secret-key and metrics-token (kubectl create secret generic flowledger-auth --from-file=admin-password --from-file=secret-key --from-file=metrics-token)" -}}
 {{- end -}}
 {{- if and (eq $values.auth.kind "none") (ne $values.service.type "ClusterIP") (not $values.service.loadBalancerSourceRanges) -}}
 {{- fail "auth.kind=none would show every prompt to whoever reaches the load balancer: set service.type=ClusterIP, or service.loadBalancerSourceRanges, or auth.kind=basic" -}}
@@ -66,9 +66,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- if and $values.ingress.enabled (not $values.ingress.host) -}}
 {{- fail "ingress.host is empty: give the name that browsers will use, such as llm.example.com" -}}
-{{- end -}}
-{{- if and $values.metrics.serviceMonitor.enabled (eq $values.auth.kind "basic") (not $values.metrics.serviceMonitor.basicAuthSecret) -}}
-{{- fail "metrics.serviceMonitor.basicAuthSecret is empty: /metrics asks for a user, so name the Secret with username and password of one of MLflow's" -}}
 {{- end -}}
 {{- end -}}
 
@@ -96,6 +93,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
     secretKeyRef:
       name: {{ .Values.auth.existingSecret }}
       key: secret-key
+- name: FLOWLEDGER_SERVER_METRICS_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.auth.existingSecret }}
+      key: metrics-token
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
