@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo test check deploy-check bench lock clean
+.PHONY: install demo example test check deploy-check bench browser screenshots lock clean
 
 OPENAIS := openai2 openai3
 
@@ -37,9 +37,31 @@ install: .venv/.installed $(OPENAIS:%=.venv-%/.installed)
 demo: .venv/.installed
 	$(BIN)/flowledger demo $(ARGS)
 
-test: install check
+# NAME is a folder of examples/, ARGS what its `run` takes. Without a key the stub stands in.
+STUB := $(if $(OPENAI_API_KEY)$(ANTHROPIC_API_KEY),,python -m flowledger.testing.llm --)
+
+example: .venv/.installed
+	@test -x "examples/$(NAME)/run" || { echo "make example NAME=... takes one of:" $(notdir $(patsubst %/run,%,$(wildcard examples/*/run))); exit 1; }
+	cd examples/$(NAME) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PWD" PYTHONDONTWRITEBYTECODE=1 $(STUB) ./run $(ARGS)
+
+test: install check browser
 	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+browser: .venv/.chromium
+
+# The one that is installed, else Debian's, else Playwright's own.
+.venv/.chromium: .venv/.installed
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
+	else $(BIN)/playwright install chromium; fi >/dev/null && touch $@ \
+	|| { echo "The dashboard's tests need Chromium: apt-get install chromium, or $(BIN)/playwright install chromium"; \
+	  test -z "$$CI"; }
+
+# Pictures of the dashboard for README and docs, as its tests see it.
+screenshots: .venv/.installed browser
+	DASHBOARD_PICTURES=$(CURDIR)/docs/images $(BIN)/pytest -q -k pictures tests/dashboard
 
 check: .venv/.installed
 	$(BIN)/ruff check .

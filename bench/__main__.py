@@ -15,6 +15,8 @@ SUBJECTS = {
     "store": "bench.store",
     "search": "bench.search",
     "analytics": "bench.analytics",
+    "pages": "bench.pages",
+    "evidence": "bench.evidence",
     "ingest": "bench.ingest",
     "import": "bench.imports",
     "memory": "bench.memory",

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import urllib3
 
 from flowledger.journal.frames import frame
-from flowledger.records import Call, Producer, encode
+from flowledger.records import Call, Producer, Record, encode
 from flowledger.store.http import CALLS_PATH, FRAMES
 from tests.servers import mlflow_server
 
@@ -57,8 +57,8 @@ class Server:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", CALLS_PATH, body=body, headers={"Content-Type": kind, **named})
 
-    def post_calls(self, calls: Sequence[Call], **headers: str) -> urllib3.BaseHTTPResponse:
-        """POST calls as the shipping client does."""
+    def post_calls(self, calls: Sequence[Record], **headers: str) -> urllib3.BaseHTTPResponse:
+        """POST calls, or other records, as the shipping client does."""
         body = gzip.compress(frames_of([PRODUCER, *map(encode, calls)]), compresslevel=1)
         return self.post(body, Content_Encoding="gzip", **headers)
 

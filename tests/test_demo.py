@@ -134,13 +134,22 @@ def test_the_demo_leaves_a_server_running_until_ctrl_c(place: Path) -> None:
         )
     url = f"http://127.0.0.1:{port}"
     answers_at(f"{url}/health", process, place / "log")
-    with urllib.request.urlopen(f"{url}/api/analytics/mlflow/overview", timeout=60) as answer:
-        assert 3 <= json.load(answer)["total_runs"]
+    with urllib.request.urlopen(f"{url}/api/analytics/mlflow/trends?days=32", timeout=60) as answer:
+        by_day = [row["request_count"] for row in json.load(answer)["trends"]]
+    assert (31, 3) == (len(by_day), by_day[-1])  # a month before, and what was made now
     process.send_signal(signal.SIGINT)
     assert 0 == process.wait(60)
     assert f"{url}/api/docs" in (place / "log").read_text()
     with socket.socket() as client:
         assert client.connect_ex(("127.0.0.1", port))
+
+
+def test_a_database_that_is_not_the_demos_own_gets_no_history(place: Path, sqlite_uri: str) -> None:
+    words = ("demo", "--once", "--calls", "3")
+    given = run(*words, place=place, MLFLOW_TRACKING_URI=sqlite_uri)
+    asked_for = run(*words, "--history", "2", place=place)
+    assert ("3", True) == (table_of(given.stdout)["all"][0], "days before" not in given.stdout)
+    assert 3 < int(table_of(asked_for.stdout)["all"][0])
 
 
 def test_the_demo_leaves_a_database_beside_it_alone(place: Path) -> None:

@@ -26,6 +26,7 @@ ORDER = (
     "questions",
     "audit",
     "experiments",
+    "charts",
     "integrations",
     "chat",
     "dashboard",

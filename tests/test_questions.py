@@ -16,12 +16,27 @@ from flowledger.questions import (
     Ledger,
     LedgerSize,
     Losses,
+    RecentCall,
     catalog,
 )
+from flowledger.questions.around import SpanOf
 from flowledger.questions.catalog import parse
 from flowledger.questions.engine import open_engine
-from flowledger.questions.rows import CallRow
-from flowledger.records import Actor, Call, Gap, Kind, Outcome, Producer, ToolCall, Usage, encode
+from flowledger.questions.rows import CallRow, Chain, ChainChange
+from flowledger.records import (
+    Actor,
+    Call,
+    Gap,
+    Job,
+    Kind,
+    Outcome,
+    Place,
+    Producer,
+    ToolCall,
+    Usage,
+    encode,
+    new_id,
+)
 from flowledger.store import open_sink
 from tests.calls import NOW_NS, a_call
 
@@ -35,8 +50,17 @@ ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
     "experiment_name": ("name",),
     "span_content": ("content",),
     "mlflow_revision": ("revision",),
+    "first_call": ("start_ms",),
+    "chain_state": Chain,
+    "chain_changes": ChainChange,
+    "run_of_call": ("run_uuid",),
+    "run_tag": ("value",),
     "experiments": Experiment,
     "features_of_experiments": FeatureOf,
+    "call_around": ("id", "parent_id", "name", "success"),
+    "run_around": ("id", "parent_id", "name", "success"),
+    "spans_around": SpanOf,
+    "calls_made_in": RecentCall,
 }
 VALUES = {
     "limit": 5,
@@ -47,10 +71,12 @@ VALUES = {
     "experiment_id": 1,
     "trace_id": "tr-0",
     "span_id": "0",
+    "run_id": "0" * 32,
+    "key": "user_id",
 }
 
 
-def store(uri: str, *records: Call | Gap, store_as: str = "run+trace") -> None:
+def store(uri: str, *records: Call | Gap | Job, store_as: str = "run+trace") -> None:
     """Put records where the collector would."""
     root = "/nonexistent/mlruns"
     sink = open_sink(Destination(tracking_uri=uri, artifact_root=root, store_as=store_as))
@@ -319,3 +345,42 @@ def test_nothing_can_be_written_through_a_ledger(database_uri: str) -> None:
     with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
         connection.exec_driver_sql("DELETE FROM llm_calls")
     engine.dispose()
+
+
+def test_the_steps_of_a_call_are_what_happened_around_and_inside_it(database_uri: str) -> None:
+    outer = a_call(operation="outer", inner_calls=2, duration_ns=500_000_000)
+    start_ns = outer.start_ns
+    inner = [
+        a_call(operation=name, parent_id=outer.id, start_ns=start_ns + after, duration_ns=10**8)
+        for name, after in (("second", 2 * 10**8), ("first", 10**8))
+    ]
+    store(database_uri, outer, *inner, a_call(operation="elsewhere"))
+    with Ledger(database_uri) as ledger:
+        expected = [("outer", 0), ("first", 1), ("second", 1)]
+        for call in (outer, *inner):
+            steps = ledger.steps(ledger.call(call.id))
+            assert expected == [(step.name, step.depth) for step in steps]
+            assert [outer.id, inner[1].id, inner[0].id] == [step.call_id for step in steps]
+        own = ledger.steps(ledger.call(outer.id), readable=[])
+        assert ["outer"] == [step.name for step in own]
+
+
+def test_the_steps_of_a_call_in_a_job_are_those_of_its_trace(database_uri: str) -> None:
+    job = Job(id=new_id(), producer=PROCESS, seq=50, start_ns=a_call().start_ns, name="nightly")
+    within = Place(root_id=job.id, parent_id=job.id)
+    call = a_call(operation="asks", parent_id=job.id, place=within, start_ns=job.start_ns + 10**6)
+    whole = msgspec.structs.replace(job, duration_ns=10**9)
+    store(database_uri, whole, call)
+    with Ledger(database_uri) as ledger:
+        steps = ledger.steps(ledger.call(call.id))
+    assert [("nightly", 0, None), ("asks", 1, call.id)] == [
+        (step.name, step.depth, step.call_id) for step in steps
+    ]
+
+
+def test_the_lag_is_from_the_end_of_a_call_to_its_row(database_uri: str) -> None:
+    store(database_uri, *(a_call() for _ in range(3)))
+    with Ledger(database_uri) as ledger:
+        lag = ledger.over().lag()
+        assert (3, True) == (lag.calls, lag.mean_ms is not None)
+        assert ledger.first_ms() == ledger.over().sums().first_ms

@@ -9,11 +9,12 @@ from time import time_ns as now_ns
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 from hypothesis import given
 from mlflow import MlflowClient
 
-from flowledger.records import Call, encode, new_id
+from flowledger.records import Artifact, Call, Job, Logged, Place, Span, encode, new_id
 from flowledger.server.batches import experiments_of
 from flowledger.store.entries import entry
 from flowledger.store.http import CALLS_PATH, HttpSink, is_flowledger
@@ -217,6 +218,34 @@ def test_a_user_writes_where_mlflow_lets_that_user_write(server: Server) -> None
     assert 200 == server.post_calls(both, **basic("ana")).status
 
 
+@pytest.mark.parametrize("claims_mine", [False, True], ids=["as it is", "said to be mine"])
+def test_a_user_adds_nothing_to_a_run_of_somebody_else(server: Server, claims_mine: bool) -> None:
+    mine, theirs = f"mine {new_id()}", f"theirs {new_id()}"
+    run = Job(**numbered(1), running=True, name="job", experiment=theirs)
+    assert 200 == server.post_calls([run], **basic(ADMIN)).status
+    assert 200 == server.post_calls([a_call(experiment=mine)], **basic("ana")).status
+    experiment = mine if claims_mine else None
+    about = {**numbered(2), "run_id": run.id, "experiment": experiment}
+    place = Place(root_id=run.id, parent_id=run.id, experiment=experiment)
+    ended = msgspec.structs.replace(run, seq=2, running=False, experiment=mine, tags={"mine": "1"})
+    for record in (
+        Logged(**about, tags={"mine": "1"}),
+        Artifact(**about, path="mine.txt", content=b"mine"),
+        Span(**numbered(2), name="mine", place=place),
+        ended,
+    ):
+        assert 403 == server.post_calls([record], **basic("ana")).status
+    query = f"SELECT value FROM tags WHERE run_uuid = '{run.id}' AND key = 'mine'"
+    assert [] == rows(server.uri, query)
+    allow(server, "ana", theirs)
+    assert 200 == server.post_calls([Logged(**about, tags={"mine": "1"})], **basic("ana")).status
+
+
+def numbered(seq: int) -> dict[str, Any]:
+    """What every record of a process of its own has."""
+    return {"id": new_id(), "producer": new_id(), "seq": seq, "start_ns": now_ns()}
+
+
 def test_a_user_sees_the_numbers_of_the_experiments_they_may_read(server: Server) -> None:
     mine, theirs = f"mine {new_id()}", f"theirs {new_id()}"
     calls = [a_call(experiment=mine, start_ns=now_ns()), a_call(experiment=theirs)]
@@ -232,6 +261,11 @@ def test_a_user_sees_the_numbers_of_the_experiments_they_may_read(server: Server
     assert 200 == server.get(f"/api/flowledger/v1/calls/{calls[1].id}", **basic(ADMIN)).status
     listed = server.get("/api/v1/mlflow/tracking/experiments/", **basic("ana")).json()
     assert theirs not in {one["name"] for one in listed["experiments"]}
+    assert 401 == server.get("/ledger").status
+    for path, status in (("/ledger", 200), (f"/ledger/calls/{calls[1].id}", 404)):
+        shown = server.get(path, **basic("ana"))
+        assert (status, False) == (shown.status, theirs.encode() in shown.data)
+    assert 200 == server.get(f"/ledger/calls/{calls[1].id}", **basic(ADMIN)).status
     usage = server.get("/api/flowledger/v1/usage?by=experiment", **basic("ana")).json()["usage"]
     assert theirs not in {part["value"] for part in usage}
 

@@ -20,7 +20,7 @@ from flowledger.store.entries import entry
 from tests.calls import a_call
 from tests.conftest import postgres_database
 
-DAY_MS, HOUR_MS = 86_400_000, 3_600_000
+DAY_MS, HOUR_MS, MINUTE_MS = 86_400_000, 3_600_000, 60_000
 END_MS = 1_767_225_600_000 + 5 * HOUR_MS  # an hour of a day, some days after the first call
 START_MS = END_MS - 5 * DAY_MS
 chance = random.Random(11)
@@ -110,6 +110,7 @@ filters = st.builds(
     prompt_version=st.sampled_from([None, None, "1", "h"]),
     user_id=st.sampled_from([None, None, None, "ana", "x" * 300]),
     session_id=st.sampled_from([None, None, None, "s-1"]),
+    kind=st.sampled_from([None, None, "chat", "nothing"]),
     status=st.sampled_from([None, None, "success", "failed"]),
     tag=st.sampled_from([None, None, None, "team=red", "team=' OR 1=1 --"]),
 )
@@ -128,6 +129,7 @@ def meant(call: Call, window: Window, wanted: Filters) -> bool:
         and wanted.prompt_version in (None, call.prompt_version.version or "h")
         and wanted.user_id in (None, call.actor.user_id)
         and wanted.session_id in (None, call.actor.session_id)
+        and wanted.kind in (None, call.kind)
         and wanted.status in (None, "success" if call.outcome.success else "failed")
         and (wanted.tag is None or call.tags[key] == value)
     )
@@ -209,6 +211,37 @@ def test_a_trend_has_every_period_with_calls_in_order(
     )
     rows = ledger.over(window, wanted).trend(period)
     assert sorted(expected.items()) == [(row.start_ms, row.calls) for row in rows]
+
+
+@given(
+    window=windows,
+    wanted=filters,
+    dimension=st.sampled_from(sorted(BY)),
+    period=st.sampled_from(["minute", "hour", "day"]),
+)
+def test_a_trend_is_told_apart_by_any_dimension(
+    ledger: Ledger, window: Window, wanted: Filters, dimension: str, period: str
+) -> None:
+    if period == "minute":
+        window = Window(window.start_ms, min(window.end_ms, window.start_ms + DAY_MS))
+    length = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}[period]
+    expected = Counter(
+        (call.start_ns // 1_000_000 // length * length, BY[dimension](call))
+        for call in counted(window, wanted)
+        if BY[dimension](call) is not None or dimension not in WITHOUT_NONE
+    )
+    rows = ledger.over(window, wanted).trend_by(dimension, period)
+    found = Counter({(row.start_ms, row.value and row.value[:250]): row.calls for row in rows})
+    assert expected == found
+    assert sorted(row.start_ms for row in rows) == [row.start_ms for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("days", "period"), [(1.1, "minute"), (1.0, "second")], ids=["too long", "unknown"]
+)
+def test_what_no_trend_can_answer_is_refused(ledger: Ledger, days: float, period: str) -> None:
+    with pytest.raises(QuestionError, match="period="):
+        ledger.over(Window(END_MS - round(days * DAY_MS), END_MS)).trend(period)
 
 
 @given(window=windows, wanted=filters)

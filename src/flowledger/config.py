@@ -32,7 +32,17 @@ STORE_AS = ("run+trace", "run", "trace", "ledger")
 DURABILITY = ("process", "fsync")
 PROTOCOLS = ("openai", "anthropic")
 COLLECTOR = ("auto", "off")
+CAPTURE_CONTENT = ("full", "hashed", "none")
+# Our params and metrics in MLflow, each of which may be written under a second name.
+WRITTEN_NAMES = (
+    *("model", "provider", "feature", "operation", "function", "temperature", "max_tokens"),
+    *("prompt", "response", "persona_id", "user_id", "session_id", "audit_reason"),
+    *("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens"),
+    *("cost_usd", "latency_ms", "time_to_first_token_ms", "success"),
+)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+# In the file or as an argument only.
+IN_THE_FILE = ("experiments", "also_as", "providers", "capture_content_of", "evidence")
 SCHEMES = ("sqlite", "postgresql", "http", "https", "file", "")
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -55,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     experiment: MLflow experiment of a call, a template over `feature`, `persona_id`, `operation`,
         `environment`, `user_id` and `date` (UTC day of the call's start).
     experiments: display name of an experiment by feature; wins over the template.
+    also_as: a second name for some of our params and metrics, under which they are written too.
     environment: where the application runs, when the context does not say.
     store_as: what a call becomes in MLflow: `run+trace`, `run`, `trace`, or `ledger` (only our
         row).
@@ -76,6 +87,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chat_store: database of documents and conversations; default a SQLite file in `home`.
     embedding_model: model that makes vectors of documents; none means words only.
     providers: providers by the prefix of their models.
+    capture_content: what is kept of prompts, answers, tools and errors: `full`, `hashed` (SHA-256
+        and length) or `none`.
+    capture_content_of: the same by feature; wins over `capture_content`.
+    redact: what is taken out of every text before it is kept, in this order: `keys`, `email`,
+        `phone`, `card`, `iban`, or `module:function` of your own, separated by commas.
+    evidence: the policy that `flowledger evidence check` holds calls to.
+    signing_key: file with the private key that signs exported evidence; default in `home`.
     """
 
     enabled: bool = True
@@ -84,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: str = ""
     experiment: str = "{feature}"
     experiments: dict[str, str] = msgspec.field(default_factory=dict)
+    also_as: dict[str, str] = msgspec.field(default_factory=dict)
     environment: str | None = None
     store_as: str = "run+trace"
     max_content_bytes: int = 256 * KIB
@@ -103,6 +122,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chat_store: str = ""
     embedding_model: str = ""
     providers: dict[str, Provider] = msgspec.field(default_factory=dict)
+    capture_content: str = "full"
+    capture_content_of: dict[str, str] = msgspec.field(default_factory=dict)
+    redact: str = ""
+    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
+    signing_key: str = ""
 
     @property
     def destination(self) -> "Destination":
@@ -176,6 +200,9 @@ def _load(environ: Mapping[str, str], arguments: dict[str, Any]) -> Settings:
         home=str(Path(settings.home or _state_home(environ)).expanduser().absolute()),
         tracking_uri=_absolute(settings.tracking_uri),
         artifact_root=_absolute_folder(settings.artifact_root or "mlruns"),
+        signing_key=str(Path(settings.signing_key).expanduser().absolute())
+        if settings.signing_key
+        else "",
         chat_store=_absolute(settings.chat_store) if settings.chat_store else "",
     )
 
@@ -200,7 +227,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         field: environ[name]
         for field in Settings.__struct_fields__
         for name in (f"FLOWLEDGER_{field.upper()}", ALIASES.get(field, ""))
-        if environ.get(name) and field not in ("enabled", "experiments", "providers")
+        if environ.get(name) and field not in ("enabled", *IN_THE_FILE)
     }
     for field, name in ALIASES.items():
         values[field] = environ.get(f"FLOWLEDGER_{field.upper()}") or environ.get(name)
@@ -248,10 +275,15 @@ def _check(settings: Settings) -> None:
         ("durability", DURABILITY),
         ("collector", COLLECTOR),
         ("log_level", ("", *LOG_LEVELS)),
+        ("capture_content", CAPTURE_CONTENT),
     ):
         value = getattr(settings, field)
         if value not in allowed:
             raise ConfigError(f"{field}={value!r}: use one of {', '.join(filter(None, allowed))}")
+    for feature, mode in settings.capture_content_of.items():
+        if mode not in CAPTURE_CONTENT:
+            modes = ", ".join(CAPTURE_CONTENT)
+            raise ConfigError(f"capture_content_of.{feature}={mode!r}: use one of {modes}")
     for field, least, most in (
         ("max_content_bytes", KIB, 4 * MIB),
         ("max_artifact_bytes", 0, 32 * MIB),
@@ -264,6 +296,9 @@ def _check(settings: Settings) -> None:
     for prefix, provider in settings.providers.items():
         if provider.protocol not in PROTOCOLS:
             raise ConfigError(f"providers.{prefix}.protocol: use one of {', '.join(PROTOCOLS)}")
+    odd = sorted(settings.also_as.keys() - set(WRITTEN_NAMES))
+    if odd:
+        raise ConfigError(f"also_as names {', '.join(odd)}; there are: {', '.join(WRITTEN_NAMES)}")
     try:
         scheme = urlsplit(settings.tracking_uri).scheme.partition("+")[0]
     except ValueError as exc:

@@ -24,6 +24,7 @@ __all__ = [
     "Call",
     "Cost",
     "Gap",
+    "Gone",
     "Job",
     "Kind",
     "Logged",
@@ -41,6 +42,7 @@ __all__ = [
     "encode_fields",
     "fixed_id",
     "new_id",
+    "number_of",
     "to_json",
 ]
 
@@ -198,6 +200,7 @@ class Call(_Base, frozen=True, tag="call"):
     model, this one only groups them. `params`, `metrics` and `tags` are the caller's own, written
     beside ours. `cost_usd` is set only when the caller knows the price better than the price list.
     `place` is where it stands in the trace of a job around it, None when there is none.
+    `also_as` has second names of our params and metrics, under which they are written too.
     `notes` say in plain words what was changed on the way in (cut, replaced).
     """
 
@@ -227,6 +230,7 @@ class Call(_Base, frozen=True, tag="call"):
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
     notes: list[str] = msgspec.field(default_factory=list)
     place: Place | None = None
+    also_as: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Job(_Base, frozen=True, tag="job"):
@@ -312,14 +316,21 @@ class Gap(_Base, frozen=True, tag="gap"):
     reason: str = ""
 
 
-Record: TypeAlias = Call | Job | Logged | Span | Artifact | Producer | Gap
+class Gone(_Base, frozen=True, tag="gone"):
+    """A process that will record nothing more, and all it recorded was sent before this.
+
+    `id` is the process's own, `start_ns` when it recorded the last time.
+    """
+
+
+Record: TypeAlias = Call | Job | Logged | Span | Artifact | Producer | Gap | Gone
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _generic = msgspec.msgpack.Decoder()
 _known = {
     cls: frozenset((*cls.__struct_encode_fields__, "type"))
-    for cls in (Call, Job, Logged, Span, Artifact, Producer, Gap)
+    for cls in (Call, Job, Logged, Span, Artifact, Producer, Gap, Gone)
 }
 _known_inside = {
     "actor": frozenset(Actor.__struct_encode_fields__),
@@ -403,6 +414,18 @@ def decode(payload: bytes | memoryview) -> Record:
     if not unknown:
         return record
     return msgspec.structs.replace(record, unknown={**record.unknown, **unknown})
+
+
+def number_of(payload: bytes | memoryview) -> tuple[str, int]:
+    """Producer and number that encoded bytes tell, record or not; ("", 0) where they do not."""
+    try:
+        fields = _generic.decode(payload)
+        producer, seq = fields["producer"], fields["seq"]
+    except (msgspec.DecodeError, UnicodeError, RecursionError, LookupError, TypeError):
+        return "", 0
+    usable = isinstance(producer, str) and len(producer) <= 32 and "\0" not in producer
+    numbered = isinstance(seq, int) and 0 < seq < 2**63
+    return (producer, seq) if usable and numbered else ("", 0)
 
 
 def _unknown_fields(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from splintr import AnyTokenizer, Tokenizer
 
+from flowledger.privacy import is_hashed
 from flowledger.records import Call, Kind, ToolCall
 
 __all__ = ["complete", "count"]
@@ -96,6 +97,8 @@ def _is_countable(call: Call) -> bool:
     if usage.input_tokens is not None and (usage.output_tokens is not None or _is_embedding(call)):
         return False
     if call.inner_calls or not call.outcome.success:
+        return False
+    if is_hashed(call.prompt) or is_hashed(call.response):
         return False
     if kind in (Kind.IMAGE, Kind.SPEECH, Kind.RETRIEVAL):
         return False

@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +27,7 @@ from flowledger.capture.context import Context, Pending, current, told
 from flowledger.config import Settings
 from flowledger.errors import ConfigError, RecordError
 from flowledger.journal import Writer
+from flowledger.privacy import Redactor, privacy_of
 from flowledger.records import (
     Actor,
     Artifact,
@@ -36,6 +38,7 @@ from flowledger.records import (
     Producer,
     Record,
     Span,
+    Usage,
     encode,
     new_id,
 )
@@ -56,6 +59,7 @@ __all__ = [
 ]
 
 STACK_BYTES = 16 << 10
+NO_USAGE = Usage()
 DEFAULT_EXPERIMENT = "Default"  # MLflow's own
 Keep = Callable[[int, bytes], object]
 
@@ -67,10 +71,21 @@ class Recorder:
         settings: the settings in force.
         producer_id: names this process in every record.
         keep: takes a record's number and bytes; called on the caller's thread, must not raise.
+        redactors: the application's own, run after those that the settings name.
+
+    Raises:
+        ConfigError: a redactor that the settings name cannot be found.
     """
 
-    def __init__(self, settings: Settings, producer_id: str, keep: Keep) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        producer_id: str,
+        keep: Keep,
+        redactors: Iterable[Redactor] = (),
+    ) -> None:
         self.settings = settings
+        self._privacy = privacy_of(settings, redactors)
         self.producer_id = producer_id
         self._keep = keep
         self._longest_content = settings.max_content_bytes
@@ -88,9 +103,10 @@ class Recorder:
             seen: fields of `Call`; None means not seen.
         """
         seq = next(self._numbers)
+        _take_logged(pending, seen)
         call = self._call(seq, pending, context, seen)
         try:
-            payload = encode_bounded(call, self._longest_content)
+            payload = self._privacy.apply(call, encode_bounded(call, self._longest_content))
         except RecordError as exc:
             logs.warn("capture", "the content of a call cannot be kept: %s", exc)
             payload = encode(_without_content(call, str(exc)))
@@ -112,10 +128,12 @@ class Recorder:
         self._keep(seq, payload)
 
     def encoded(self, record: Record) -> bytes:
-        """A record as it goes into the journal, its content bounded and plain."""
+        """A record as it goes into the journal, its content bounded, plain and private."""
         if isinstance(record, Job | Logged | Span):
-            return encode_bounded(record, self._longest_content)
-        return encode(record)
+            payload = encode_bounded(record, self._longest_content)
+        else:
+            payload = encode(record)
+        return self._privacy.apply(record, payload)
 
     def _call(self, seq: int, pending: Pending, context: Context, seen: dict[str, Any]) -> Call:
         for name in [name for name, value in seen.items() if value is None]:
@@ -127,19 +145,23 @@ class Recorder:
             seen.setdefault("parent_id", context.parent.id)
         feature = seen.pop("feature", context.feature)
         experiment = seen.pop("experiment", context.experiment)
+        # One that tells tokens or a cost that no call inside it told has asked a model itself.
+        told = "cost_usd" in seen or seen.get("usage", NO_USAGE) != NO_USAGE
+        asked = told and not pending.counted
         return Call(
             id=pending.id,
             producer=self.producer_id,
             seq=seq,
             start_ns=pending.start_ns,
             first_token_ns=seen.pop("first_token_ns", pending.first_token_ns),
-            inner_calls=pending.inner_calls,
+            inner_calls=0 if asked else pending.inner_calls,
             actor=actor,
             feature=feature,
             experiment=experiment
             or self.experiment_of(feature, actor, pending.start_ns, seen.get("operation")),
             prompt_version=seen.pop("prompt_version", context.prompt_version),
             place=context.job_place,
+            also_as=self.settings.also_as,
             **seen,
         )
 
@@ -166,6 +188,23 @@ class Recorder:
             user_id=actor.user_id or "none",
             date=datetime.fromtimestamp(start_ns / 1e9, UTC).date().isoformat(),
         )
+
+
+def _take_logged(pending: Pending, seen: dict[str, Any]) -> None:
+    """Make what was logged on the call part of it; a metric's history stays beside it."""
+    logged = pending.logged()
+    if not logged:
+        return
+    values = [metric for one in logged for metric in one.metrics]
+    times = Counter(metric.key for metric in values)
+    once = {one.key: one.value for one in values if times[one.key] == 1 and one.step == 0}
+    tags = {key: value for one in logged for key, value in one.tags.items()}
+    params = {key: value for one in reversed(logged) for key, value in one.params.items()}
+    seen["tags"] = {**(seen.get("tags") or {}), **tags}
+    seen["params"] = {**params, **(seen.get("params") or {})}
+    seen["metrics"] = {**(seen.get("metrics") or {}), **once}
+    if history := [one for one in values if one.key not in once]:
+        pending.add(msgspec.structs.replace(logged[-1], params={}, tags={}, metrics=history))
 
 
 def _with_experiment(record: Record, experiment: str | None) -> Record:
@@ -240,8 +279,9 @@ def _without_content(call: Call, reason: str) -> Call:
 class _Process:
     """This process's recorder, journal and shipping, made at the first call."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    def __init__(self, arguments: dict[str, Any], redactors: Sequence[Redactor] = ()) -> None:
         self.arguments = arguments
+        self.redactors = redactors
         self._lock = threading.RLock()
         self._making = False
         self._made = False
@@ -274,6 +314,7 @@ class _Process:
         if settings.log_level:
             logs.logger.setLevel(settings.log_level)
         producer_id = new_id()
+        privacy_of(settings, self.redactors)  # before a journal is begun: it must be possible
         self.writer = Writer(
             settings.journal_folder,
             producer_id=producer_id,
@@ -283,7 +324,7 @@ class _Process:
             on_trouble=lambda reason: logs.warn("journal", "calls are not kept: %s", reason),
         )
         self.shipper = start_shipping(settings, self.writer, producer_id)
-        self.recorder = Recorder(settings, producer_id, self.writer.append)
+        self.recorder = Recorder(settings, producer_id, self.writer.append, self.redactors)
 
     def close(self) -> None:
         """Hand over what the journal still holds, and leave."""
@@ -350,18 +391,20 @@ def settings() -> Settings:
     return config.load(**_process.arguments) if recorder is None else recorder.settings
 
 
-def configure(**settings: Any) -> None:
+def configure(*, redactors: Sequence[Redactor] = (), **settings: Any) -> None:
     """Set what the environment does not, before the first call or at any time after.
 
     Calls already recorded stay where they were going. A wrong value is logged, and recording is
     off until it is put right: the application goes on.
 
     Args:
+        redactors: functions from text to text, run on every text before it is kept; one that raises
+            has the text withheld.
         settings: fields of `flowledger.config.Settings`, for example `tracking_uri=`,
             `experiment=`, `environment=`, `enabled=`.
     """
     global _process
-    before, _process = _process, _Process(settings)
+    before, _process = _process, _Process(settings, redactors)
     before.close()
 
 
@@ -379,7 +422,7 @@ def flush(timeout: float = 10.0) -> bool:
 
 def _after_fork() -> None:
     global _process
-    before, _process = _process, _Process(_process.arguments)
+    before, _process = _process, _Process(_process.arguments, _process.redactors)
     before.forget()
 
 

@@ -6,6 +6,7 @@ import sys
 import click
 
 from flowledger.cli.playback.arrivals import SAMPLE, check
+from flowledger.cli.playback.history import LONGEST
 from flowledger.cli.playback.performance import Plan, perform
 from flowledger.cli.playback.serving import serve
 
@@ -19,6 +20,7 @@ REAL_CALLS = 8
 SPEED = 25.0
 CONCURRENCY = 16
 REAL_CONCURRENCY = 4
+HISTORY_DAYS = 30
 
 
 @click.command()
@@ -34,13 +36,28 @@ REAL_CONCURRENCY = 4
     show_default=True,
     help="The model to ask when OPENAI_API_KEY is set.",
 )
+@click.option(
+    "--history",
+    "history_days",
+    type=click.IntRange(0, LONGEST),
+    metavar="DAYS",
+    help="Before it, as many days of calls that are written down as having happened."
+    f"  [default: {HISTORY_DAYS} in a new database of the demo's own that is served, else 0]",
+)
 @click.option("--once", is_flag=True, help="Leave after the numbers, without a server.")
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
     help="Of the server.  [default: the first free one from 5000 on]",
 )
-def command(calls: int | None, stub: bool, model: str, once: bool, port: int | None) -> None:
+def command(
+    calls: int | None,
+    stub: bool,
+    model: str,
+    history_days: int | None,
+    once: bool,
+    port: int | None,
+) -> None:
     """See it work: a small application, its calls, and what the ledger says.
 
     Real arrivals, from the Azure LLM inference trace 2023, go through the real openai client to a
@@ -49,13 +66,14 @@ def command(calls: int | None, stub: bool, model: str, once: bool, port: int | N
 
     Calls are stored in a database of the demo's own, $FLOWLEDGER_HOME/demo/mlflow.db, unless
     MLFLOW_TRACKING_URI or FLOWLEDGER_TRACKING_URI names another. Then a flowledger server shows
-    them, until Ctrl-C.
+    them, until Ctrl-C. So that its pages have something to show, the days before are filled with
+    the same arrivals, written down as having happened.
 
     \b
     Examples:
       flowledger demo
       flowledger demo --once
-      flowledger demo --calls 50
+      flowledger demo --calls 50 --history 0
       MLFLOW_TRACKING_URI=postgresql://me@db/mlflow flowledger demo
     """
     real = bool(os.environ.get("OPENAI_API_KEY")) and not stub
@@ -71,6 +89,8 @@ def command(calls: int | None, stub: bool, model: str, once: bool, port: int | N
         model=model if real else None,
         hint=STUB_HINT if real else "" if stub else KEY_HINT,
         served=not once,
+        history_days=history_days,
+        default_history_days=0 if once or real else HISTORY_DAYS,
     )
     code = perform(plan)
     if code == 0 and not once:

@@ -13,11 +13,12 @@ import msgspec
 import flowledger
 from flowledger import config
 from flowledger.cli.store_check import StoreState, look_at_store
-from flowledger.cli.waiting import JournalState, look_at_journals
+from flowledger.cli.text import size
 from flowledger.config import Settings
 from flowledger.errors import ConfigError
+from flowledger.shipping.waiting import JournalState, look_at_journals
 
-__all__ = ["Problem", "Report", "Setting", "examine"]
+__all__ = ["Problem", "Report", "Setting", "examine", "waiting"]
 
 SHOWN = (
     "tracking_uri",
@@ -178,6 +179,12 @@ def _store_problems(store: StoreState) -> Iterator[Problem]:
         )
 
 
+def waiting(journal: JournalState) -> str:
+    """What waits in a journal, in words."""
+    least = "" if journal.counted else "at least "
+    return f"{least}{journal.waiting_records:,} records ({size(journal.waiting_bytes)})"
+
+
 def _journal_problems(journal: JournalState, settings: Settings) -> Iterator[Problem]:
     if journal.unreadable:
         yield Problem(
@@ -186,14 +193,14 @@ def _journal_problems(journal: JournalState, settings: Settings) -> Iterator[Pro
         )
     if journal.waiting_bytes and journal.error:
         yield Problem(
-            what=f"{journal.waiting} wait for {journal.place}, which did not take them: "
+            what=f"{waiting(journal)} wait for {journal.place}, which did not take them: "
             f"{journal.error}",
             do="put right what it says; they are shipped by themselves then, or at once by "
             "`flowledger collect --once`",
         )
     elif journal.waiting_bytes and not journal.collector_runs:
         yield Problem(
-            what=f"{journal.waiting} wait for {journal.place}, and no collector runs",
+            what=f"{waiting(journal)} wait for {journal.place}, and no collector runs",
             do="run `flowledger collect --once`, or start the application again",
         )
     if journal.waiting_bytes > NEARLY_FULL * settings.journal_max_bytes:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import click
 
-from flowledger.cli.diagnosis import Report, examine
+from flowledger.cli.diagnosis import Report, examine, waiting
 from flowledger.cli.store_check import StoreState
 from flowledger.cli.text import moment, print_json, printable
-from flowledger.cli.waiting import JournalState
+from flowledger.shipping.waiting import JournalState
 
 LABEL_WIDTH = 18
 
@@ -73,7 +73,7 @@ def _journal(journal: JournalState) -> Iterator[str]:
         return
     yield _line("folder", journal.folder)
     yield _line("collector", "runs" if journal.collector_runs else "does not run")
-    yield _line("waiting", journal.waiting if journal.waiting_bytes else "nothing")
+    yield _line("waiting", waiting(journal) if journal.waiting_bytes else "nothing")
     if journal.error and journal.said_at:
         said = moment(int(journal.said_at * 1000))
         yield _line("last error", f"{journal.error}  (at {said} UTC)")

@@ -36,17 +36,22 @@ def command() -> None:
       flowledger keys create checkout-service
       flowledger keys list
       flowledger keys revoke checkout-service
+      flowledger keys signing
     """
 
 
 @command.command("create")
 @click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_of_database
-def create(name: str, backend_store_uri: str | None) -> None:
+def create(name: str, as_json: bool, backend_store_uri: str | None) -> None:
     """Make a key called NAME and print its token, this once."""
     with _keys(backend_store_uri, make=True) as keys:
         token = keys.create(name)
-    click.echo(token)
+    if as_json:
+        print_json({"name": name, "token": token})
+    else:
+        click.echo(token)
     click.echo(
         "This is shown once. Set it as FLOWLEDGER_TOKEN where the application runs.", err=True
     )
@@ -78,6 +83,30 @@ def revoke(name: str, backend_store_uri: str | None) -> None:
     with _keys(backend_store_uri, make=False) as keys:
         keys.revoke(name)
     click.echo(f"the key {name} is revoked")
+
+
+@command.command("signing")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def signing(as_json: bool) -> None:
+    """Make the key that signs exported evidence, unless there is one, and print its public half.
+
+    The private half is a file in FLOWLEDGER_HOME that only you can read, or what
+    FLOWLEDGER_SIGNING_KEY names. Give the public half to whoever checks what you export.
+    """
+    try:
+        from flowledger.audit.signing import key_path, load_key, make_key, public_text
+    except ImportError as exc:
+        raise StoreMisconfigured(
+            f"{exc.name} is not installed: pip install 'flowledger[server]'"
+        ) from exc
+    path = key_path(config.load())
+    made = not path.exists()
+    public = public_text(make_key(path) if made else load_key(path))
+    if as_json:
+        print_json({"public_key": public, "file": str(path), "made": made})
+        return
+    click.echo(public)
+    click.echo(f"The private half {'is now' if made else 'is'} in {path}.", err=True)
 
 
 def _state(revoked_ms: int | None) -> str:

@@ -13,7 +13,7 @@ from flowledger.errors import RecordError
 from flowledger.journal import frames
 from flowledger.journal.frames import HEADER_SIZE, Drops, Piece
 from flowledger.journal.writer import SUFFIX
-from flowledger.records import Gap, decode, encode, new_id
+from flowledger.records import Gap, Gone, decode, encode, new_id
 
 __all__ = ["Batch", "Segment", "acknowledged_offset", "segment_paths"]
 
@@ -103,6 +103,14 @@ class Segment:
             reason="no room in the journal",
         )
         return encode(gap)
+
+    def last_words(self) -> bytes | None:
+        """That the writer will write no more, as a `Gone` record: for its last segment, read."""
+        producer = self._producer_id()
+        if not producer:
+            return None
+        written_ns = os.fstat(self._fd).st_mtime_ns
+        return encode(Gone(id=producer, producer=producer, start_ns=written_ns))
 
     def acknowledge(self, offset: int) -> None:
         """The store has everything up to this offset, whatever happens to us next."""

@@ -6,48 +6,59 @@ with Ledger("sqlite:///mlflow.db") as ledger:
 
 from flowledger.questions.catalog import Block, catalog
 from flowledger.questions.ledger import Ledger
-from flowledger.questions.over import DIMENSIONS, Over
+from flowledger.questions.over import DIMENSIONS, ORDERS, Over
 from flowledger.questions.rows import (
     Content,
     Experiment,
     FailedCall,
     FeatureOf,
+    Lag,
     LedgerSize,
     Losses,
+    Missing,
     Page,
     Percentiles,
     Period,
+    PeriodSlice,
     PromptSlice,
     RecentCall,
     Run,
     Session,
     Slice,
+    Step,
     StoredCall,
     Sums,
 )
+from flowledger.questions.searching import Searched
 from flowledger.questions.window import ALWAYS, Filters, Window
 
 __all__ = [
     "ALWAYS",
     "DIMENSIONS",
+    "ORDERS",
     "Block",
     "Content",
     "Experiment",
     "FailedCall",
     "FeatureOf",
     "Filters",
+    "Lag",
     "Ledger",
     "LedgerSize",
     "Losses",
+    "Missing",
     "Over",
     "Page",
     "Percentiles",
     "Period",
+    "PeriodSlice",
     "PromptSlice",
     "RecentCall",
     "Run",
+    "Searched",
     "Session",
     "Slice",
+    "Step",
     "StoredCall",
     "Sums",
     "Window",

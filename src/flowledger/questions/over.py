@@ -3,30 +3,47 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
 
 from flowledger import latency
 from flowledger.errors import QuestionError
+from flowledger.questions.missing import COUNTED, LACKS
 from flowledger.questions.rows import (
+    EveryCall,
     FailedCall,
+    Found,
+    Lag,
+    Missing,
     Page,
     Percentiles,
     Period,
+    PeriodSlice,
     PromptSlice,
+    ReceivedCall,
     RecentCall,
     Run,
     Session,
     Slice,
     Sums,
 )
+from flowledger.questions.searching import (
+    MOST_SEARCHED,
+    RANKS,
+    Position,
+    Searched,
+    patterns,
+    ranked_page,
+    ranked_position,
+    searched,
+)
 from flowledger.questions.sources import SUMS, Sources
 from flowledger.questions.window import Filters, Window
 from flowledger.store.rollup import FACETS, GROUPED, OF_LATENCIES
 
-__all__ = ["DIMENSIONS", "PAGE_TOKEN", "Over"]
+__all__ = ["DIMENSIONS", "ORDERS", "PAGE_TOKEN", "RANKS", "Over"]
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -40,9 +57,30 @@ DIMENSIONS = {
         if name not in _OTHERWISE_NAMED.values()
     },
 }
-HOURS = {"hour": 1, "day": 24}
-MS_OF_AN_HOUR = 3_600_000
+# What parts can be sorted by: `value` is their name, rates and averages come from sums.
+ORDERS = {
+    "value": "{value}",
+    "calls": "SUM(calls)",
+    "failed": "SUM(failed)",
+    "error_rate": "1.0 * SUM(failed) / SUM(calls)",
+    "input_tokens": "SUM(input_tokens)",
+    "output_tokens": "SUM(output_tokens)",
+    "total_tokens": "SUM(total_tokens)",
+    "cost_usd": "SUM(cost_usd)",
+    "mean_latency_ms": "SUM(latency_ms) / SUM(calls)",
+    "mean_confidence": "COALESCE(SUM(confidence) / NULLIF(SUM(confidences), 0), -1)",
+    "last_ms": "MAX(last_ms)",
+}
+HOURS = {"minute": 0, "hour": 1, "day": 24}
+MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
+MOST_MINUTES = 1440
 MOST_ROWS = 10_000
+SHORTEST_STRETCH_MS, LONGER = 60_000, 8
+
+SPAN = (
+    "(SELECT s.content FROM spans s"
+    " WHERE s.trace_id = 'tr-' || c.id AND s.span_id = SUBSTR(c.id, 17))"
+)
 
 PAGE_TOKEN = r"([0-9]{1,15})-(.{1,8000})"
 _token = re.compile(PAGE_TOKEN, re.DOTALL)
@@ -59,6 +97,7 @@ class Over:
         window: of time.
         filters: which calls.
         experiments: the name of every experiment by its id.
+        stream: asks as `ask` does, and reads rows as they are wanted.
     """
 
     def __init__(
@@ -67,9 +106,11 @@ class Over:
         window: Window,
         filters: Filters,
         experiments: dict[int, str],
+        stream: Callable[..., Iterator[Any]],
     ) -> None:
         self.window = window
         self._question = ask
+        self._stream = stream
         self._filters = filters
         self._experiments = experiments
 
@@ -88,20 +129,25 @@ class Over:
         found = self._ask(_Bucket, "latency_histogram", sources, holes)
         return _percentiles([(row.latency_bucket, row.calls) for row in found])
 
-    def by(self, dimension: str, limit: int = 100) -> list[Slice]:
-        """The sums by one dimension, the most calls first.
+    def by(
+        self, dimension: str, limit: int = 100, order: str = "calls", *, ascending: bool = False
+    ) -> list[Slice]:
+        """The sums by one dimension, the most calls first unless another order is asked for.
 
         Args:
             dimension: one of `DIMENSIONS`, or `tag:<key>` for the values of one of the caller's own
                 tags.
             limit: most rows.
+            order: one of `ORDERS`.
+            ascending: the least first.
 
         Raises:
-            QuestionError: there is no such dimension.
+            QuestionError: there is no such dimension or order.
         """
         column = _column(dimension)
         sources = self._sources()
         holes = {"value": _value(column), "dimension": sources.dimension(column)}
+        holes["order"] = _order(order, _value(column), ascending)
         rows = self._ask(_AnySlice, "numbers_by", sources, holes, limit=_bounded(limit))
         named = self._namer(column)
         return [_as(Slice, row, value=named(row.value)) for row in rows]
@@ -112,16 +158,24 @@ class Over:
         Raises:
             QuestionError: that is another dimension.
         """
+        return {value: _percentiles(some) for value, some in self.histograms(dimension).items()}
+
+    def histograms(self, dimension: str) -> dict[str | None, list[tuple[int, int]]]:
+        """Buckets of `flowledger.latency` with their calls, by `experiment`, `feature` or `model`.
+
+        Raises:
+            QuestionError: that is another dimension.
+        """
         column = _column(dimension)
         if column not in OF_LATENCIES:
             raise QuestionError(f"there are no percentiles by {dimension}: use a filter instead")
         sources = self._sources()
         holes = {"value": column, "latencies": sources.latencies()}
+        named = self._namer(column)
         buckets = defaultdict(list)
         for row in self._ask(_Histogram, "latency_histograms_by", sources, holes):
-            buckets[row.value].append((row.latency_bucket, row.calls))
-        named = self._namer(column)
-        return {named(value): _percentiles(some) for value, some in buckets.items()}
+            buckets[named(row.value)].append((row.latency_bucket, row.calls))
+        return buckets
 
     def by_prompt(self) -> list[PromptSlice]:
         """The sums by prompt version, the one used last first; a hash where there is no version."""
@@ -136,24 +190,65 @@ class Over:
         return sorted(together.values(), key=lambda row: row.last_ms or 0, reverse=True)
 
     def trend(self, period: str = "day") -> list[Period]:
-        """The sums by `day` or `hour` (UTC), those without calls left out.
+        """The sums by `day`, `hour` or `minute` (UTC), those without calls left out.
 
         Raises:
-            QuestionError: there is no such period.
+            QuestionError: there is no such period, or more than a day is asked for by the minute.
         """
-        if period not in HOURS:
-            raise QuestionError(f"period={period!r}: use {' or '.join(HOURS)}")
-        hours = HOURS[period]
-        sources = self._sources()
-        holes = {"hours": str(hours), "measured": sources.measured(hours)}
+        hours = self._hours(period)
+        sources = self._sources(by_minute=not hours)
+        holes = {"moments": str(hours or 1), "measured": sources.totals(hours)}
         return [
-            _as(Period, row, start_ms=row.period * hours * MS_OF_AN_HOUR)
+            _as(Period, row, start_ms=row.period * (hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE))
             for row in self._ask(_NumberedPeriod, "numbers_by_period", sources, holes)
+        ]
+
+    def trend_by(self, dimension: str, period: str = "day") -> list[PeriodSlice]:
+        """The sums by `day`, `hour` or `minute` (UTC) and by one dimension, as `trend` and `by`.
+
+        Raises:
+            QuestionError: as `trend`, or there is no such dimension.
+        """
+        hours = self._hours(period)
+        column = _column(dimension)
+        sources = self._sources(by_minute=not hours)
+        holes = {"moments": str(hours or 1), "value": _value(column)}
+        holes["dimension"] = sources.dimension(column, hours)
+        named = self._namer(column)
+        return [
+            _as(
+                PeriodSlice,
+                row,
+                value=named(row.value),
+                start_ms=row.period * (hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE),
+            )
+            for row in self._ask(_NumberedSlice, "numbers_by_period_and", sources, holes)
         ]
 
     def failed(self, limit: int = 20) -> list[FailedCall]:
         """The latest calls that failed."""
         return self._latest(FailedCall, "failed_calls", limit)
+
+    def missing(self, examples: int = 3) -> list[Missing]:
+        """What calls lack that an audit asks for: of each thing how many, and the latest of them.
+
+        Counted over all calls that asked a model. Asked for are `user_id`, `session_id`,
+        `audit_reason` and `model`; `total_tokens` and `cost_usd` where a model answered;
+        `error_type` where a call failed. What no call lacks is left out.
+        """
+        sources = self._sources()
+        holes = {"calls": sources.calls, "counted": COUNTED}
+        [counts] = self._ask(_Lacking, "missing_counts", sources, holes)
+        return [
+            Missing(what=name, calls=calls, latest=self._lacking(sources, name, examples))
+            for name, calls in msgspec.structs.asdict(counts).items()
+            if calls
+        ]
+
+    def _lacking(self, sources: Sources, name: str, limit: int) -> list[str]:
+        holes = {"calls": sources.calls, "lacks": LACKS[name]}
+        rows = self._ask(_Id, "missing_calls", sources, holes, limit=_bounded(limit))
+        return [row.id for row in rows]
 
     def runs(self, limit: int = 20) -> list[Run]:
         """The latest calls that asked a model, with what a list of runs shows of them."""
@@ -171,33 +266,142 @@ class Over:
         """
         return self._paged(RecentCall, "calls_page", limit, page, ("start_ms", "id"))
 
-    def sessions(self, limit: int = 50, page: str | None = None) -> Page[Session]:
-        """Sessions from the one that was last active on, with the sums over their calls.
+    def received(self, since_ms: int) -> Iterator[ReceivedCall]:
+        """Calls that were stored from a moment on, whenever they began, in the order of storing."""
+        sources = self._sources()
+        holes = {"matching": sources.matching}
+        at: dict[str, Any] = {"after_ms": since_ms, "after_id": "", "limit": MOST_ROWS}
+        while rows := self._ask(ReceivedCall, "calls_received", sources, holes, **at):
+            yield from rows
+            at |= {"after_ms": rows[-1].received_ms, "after_id": rows[-1].id}
+
+    def count(self) -> int:
+        """How many calls the window has, those that only group others included."""
+        sources = self._sources()
+        return self._ask(_Count, "calls_count", sources, {"calls": sources.calls})[0].calls
+
+    def every(self, *, content: bool = False) -> Iterator[EveryCall]:
+        """Each call of the window in the order in which they began, as it was when this was asked.
+
+        Rows are read as they are wanted, so it does not matter how many there are.
+
+        Args:
+            content: whether to read prompts and responses from the traces that hold them.
+        """
+        sources = self._sources()
+        holes = {"calls": sources.calls, "span": SPAN if content else "NULL"}
+        return self._stream(EveryCall, "every_call", holes, sources.parameters)
+
+    def experiment(self, experiment_id: int) -> str | None:
+        """The name of an experiment; None when it was removed."""
+        return self._experiments.get(experiment_id)
+
+    def ranked(
+        self, by: str, limit: int = 50, page: str | None = None, *, ascending: bool = False
+    ) -> Page[RecentCall]:
+        """Calls by one of `RANKS`, the largest first unless `ascending`; what is unknown is least.
+
+        Every call of the window is read, and none but the page's is kept.
+
+        Raises:
+            QuestionError: there is no such number, or the token is none that was given out.
+        """
+        if by not in RANKS:
+            raise QuestionError(f"sort={by!r}: use one of {', '.join(RANKS)}")
+        at, at_id = ranked_position(page, ascending)
+        sources = self._sources()
+        way, beyond = ("ASC", ">") if ascending else ("DESC", "<")
+        holes = {"calls": sources.calls, "rank": RANKS[by], "way": way, "beyond": beyond}
+        more = _bounded(limit) + 1
+        rows = self._ask(RecentCall, "calls_ranked", sources, holes, at=at, at_id=at_id, limit=more)
+        return ranked_page(rows, limit, by)
+
+    def search(
+        self, text: str, limit: int = 50, page: str | None = None, most: int = MOST_SEARCHED
+    ) -> Searched:
+        """Calls with this text in what was asked or answered, in a name or an error, newest first.
+
+        Looks at so many calls at once, and says how far it came; its token goes on from there.
+
+        Args:
+            text: any case; found as it is written.
+            limit: most rows of a page.
+            page: the token of the page before; None for the first.
+            most: how many calls to look at.
 
         Raises:
             QuestionError: the token is none that was given out.
         """
-        return self._paged(Session, "sessions_page", limit, page, ("last_ms", "session_id"))
+        before_ms, before_id = _position(page)
+        sources = self._sources()
+        holes = {"calls": sources.calls}
+        at = {"before_ms": before_ms, "before_id": before_id, "most": most}
+        last = self._ask(Position, "calls_position", sources, holes, **{**at, "most": most - 1})
+        plain, written = patterns(text)
+        found = self._ask(
+            Found, "calls_to_search", sources, holes, **at, plain=plain, written=written
+        )
+        return searched(found, text, limit, last[0] if last else None)
 
-    def _sources(self, window: Window | None = None) -> Sources:
+    def lag(self) -> Lag:
+        """How long after their end the calls of the window were stored."""
+        sources = self._sources()
+        return self._ask(Lag, "lag", sources, {"calls": sources.calls})[0]
+
+    def sessions(self, limit: int = 50, page: str | None = None) -> Page[Session]:
+        """Sessions from the one that was last active on, with the sums over their calls.
+
+        A page is full of sessions that were active lately, so it is looked for in longer and longer
+        stretches of time: a whole month is read only where it has no more of them.
+
+        Raises:
+            QuestionError: the token is none that was given out.
+        """
+        last = self.calls(limit=1).rows
+        end = min(_position(page)[0], last[0].start_ms if last else 0) + 1
+        stretch = SHORTEST_STRETCH_MS
+        while True:
+            since = max(end - stretch, self.window.start_ms)
+            lately = self._sources(Window(since, end)).calls
+            order = ("last_ms", "session_id")
+            found = self._paged(Session, "sessions_page", limit, page, order, lately=lately)
+            if found.next is not None or since == self.window.start_ms:
+                return found
+            stretch *= LONGER
+
+    def _hours(self, period: str) -> int:
+        """How many hours a period has; 0 for a minute."""
+        if period not in HOURS:
+            raise QuestionError(f"period={period!r}: use {', '.join(HOURS)}")
+        if period == "minute" and self.window.minutes > MOST_MINUTES:
+            raise QuestionError("period='minute': ask for a day at most")
+        return HOURS[period]
+
+    def _sources(self, window: Window | None = None, by_minute: bool = False) -> Sources:
         wanted = self._filters.experiment
         ids = None
         if wanted is not None:
             ids = [key for key, name in self._experiments.items() if name == wanted]
-        return Sources(window or self.window, self._filters, ids)
+        return Sources(window or self.window, self._filters, ids, by_minute)
 
     def _sums(self, sources: Sources) -> Sums:
-        return self._ask(Sums, "numbers", sources, {"measured": sources.measured()})[0]
+        return self._ask(Sums, "numbers", sources, {"measured": sources.totals()})[0]
 
     def _paged(
-        self, row: type[R], name: str, limit: int, page: str | None, order: tuple[str, str]
+        self,
+        row: type[R],
+        name: str,
+        limit: int,
+        page: str | None,
+        order: tuple[str, str],
+        **holes: str,
     ) -> Page[R]:
         """One page of rows in descending order of these two fields, which make its token."""
         before_ms, before_id = _position(page)
         more = _bounded(limit) + 1  # one beyond the page tells whether there is another
         sources = self._sources()
         at = {"limit": more, "before_ms": before_ms, "before_id": before_id}
-        rows = self._ask(row, name, sources, {"calls": sources.calls}, **at)
+        rows = self._ask(row, name, sources, {"calls": sources.calls, **holes}, **at)
         if len(rows) < more:
             return Page(rows, None)
         last = rows[limit - 1]
@@ -226,8 +430,19 @@ class _Bucket(msgspec.Struct):
     calls: int
 
 
+class _Count(msgspec.Struct):
+    calls: int
+
+
 class _Histogram(_Bucket):
     value: Any
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+_Lacking = msgspec.defstruct("_Lacking", [(name, int) for name in LACKS])
 
 
 class _AnySlice(Sums, frozen=True):
@@ -235,6 +450,10 @@ class _AnySlice(Sums, frozen=True):
 
 
 class _NumberedPeriod(Sums, frozen=True):
+    period: int
+
+
+class _NumberedSlice(_AnySlice, frozen=True):
     period: int
 
 
@@ -248,6 +467,12 @@ def _column(dimension: str) -> str:
 
 def _value(column: str) -> str:
     return column if column in GROUPED else "value"
+
+
+def _order(order: str, value: str, ascending: bool) -> str:
+    if order not in ORDERS:
+        raise QuestionError(f"sort={order!r}: use one of {', '.join(ORDERS)}")
+    return f"{ORDERS[order].replace('{value}', value)} {'ASC' if ascending else 'DESC'}"
 
 
 def _bounded(limit: int) -> int:

@@ -12,20 +12,30 @@ from flowledger.records import ToolCall
 
 __all__ = [
     "CallRow",
+    "Chain",
+    "ChainChange",
     "Content",
+    "EveryCall",
     "Experiment",
     "FailedCall",
     "FeatureOf",
+    "Found",
+    "Lag",
     "LedgerSize",
     "Losses",
+    "Missing",
     "Page",
     "Percentiles",
     "Period",
+    "PeriodSlice",
     "PromptSlice",
+    "ReceivedCall",
     "RecentCall",
     "Run",
     "Session",
     "Slice",
+    "Span",
+    "Step",
     "StoredCall",
     "Sums",
 ]
@@ -59,8 +69,73 @@ class RecentCall(_Row, frozen=True):
     error_type: str | None
 
 
-class _CallColumns(_Row, frozen=True):
-    """The columns that describe one call."""
+class ReceivedCall(RecentCall, frozen=True):
+    """A call in a list of what was stored last."""
+
+    received_ms: int
+
+
+class Found(RecentCall, frozen=True):
+    """A call that may have the text that is searched for, and everything of it that can."""
+
+    error_message: str | None
+    content: str | None
+    span: str | None
+
+
+class Lag(_Row, frozen=True):
+    """How long after their end so many calls were stored."""
+
+    calls: int
+    mean_ms: float | None
+    most_ms: float | None
+
+
+class Chain(_Row, frozen=True):
+    """The chain of evidence: how many links, when the last one was added, and its hash."""
+
+    links: int
+    last_ms: int | None
+    head: str | None
+
+
+class ChainChange(_Row, frozen=True):
+    """A link that changed what was stored before; `note` says who did it and why."""
+
+    number: int
+    kind: str
+    at_ms: int
+    records: int
+    note: str
+
+
+class Span(_Row, frozen=True):
+    """A span of MLflow's; one without an end is under way. `status` is `OK`, `ERROR` or `UNSET`."""
+
+    span_id: str
+    parent_span_id: str | None
+    name: str
+    status: str
+    start_ns: int
+    end_ns: int | None
+
+
+class Step(_Row, frozen=True):
+    """A bar of a waterfall: what happened in a trace, and how deep inside other things.
+
+    `call_id` is None for what is no call.
+    """
+
+    name: str
+    depth: int
+    start_ms: float
+    duration_ms: float
+    success: bool
+    call_id: str | None
+
+
+class _CallFacts(_Row, frozen=True):
+    """What describes one call."""
 
     id: str
     producer_id: str
@@ -105,6 +180,19 @@ class _CallColumns(_Row, frozen=True):
     prompt_name: str | None
     prompt_version: str | None
     prompt_hash: str | None
+
+
+class EveryCall(_CallFacts, frozen=True):
+    """One call as an export reads it; `span` is its trace's one span, as JSON."""
+
+    details: str
+    content: str | None
+    span: str | None
+
+
+class _CallColumns(_CallFacts, frozen=True):
+    """One call, and the process that made it."""
+
     process_host: str | None
     process_pid: int | None
     process_source: str | None
@@ -212,6 +300,11 @@ class Sums(_Row, frozen=True):
         return self.cost_usd if self.priced else None
 
     @property
+    def spend_usd(self) -> float | None:
+        """The cost, or None when there was one and nobody knows any of it."""
+        return None if self.unpriced and not self.priced else self.cost_usd
+
+    @property
     def cost_per_call_usd(self) -> float:
         """The average cost of the calls whose price is known."""
         return _ratio(self.cost_usd, self.priced)
@@ -233,6 +326,12 @@ class Period(Sums, frozen=True):
     """The sums of one span of time, which begins at `start_ms`."""
 
     start_ms: int
+
+
+class PeriodSlice(Period, frozen=True):
+    """The sums of one span of time that have one value of a dimension; None is no value."""
+
+    value: str | None
 
 
 class Percentiles(_Row, frozen=True):
@@ -257,6 +356,14 @@ class FailedCall(_Row, frozen=True):
     user_role: str | None
     module: str | None
     tab: str | None
+
+
+class Missing(_Row, frozen=True):
+    """A thing that so many calls lack, and the ids of the latest of them."""
+
+    what: str
+    calls: int
+    latest: list[str]
 
 
 class Run(_Row, frozen=True):

@@ -17,7 +17,7 @@ __all__ = ["SUMS", "Sources"]
 MS_OF_AN_HOUR = 3_600_000
 HOURS_OF_A_DAY = 24
 OF_A_GROUP = ("feature", "persona_id", "provider", "model", "prompt_version")
-OF_A_CALL = ("user_id", "session_id")
+OF_A_CALL = ("user_id", "session_id", "kind")
 # Every measure added up; a sum of no calls is 0.
 SUMS = ", ".join(
     [
@@ -39,10 +39,19 @@ class Sources:
         window: of time.
         filters: which calls.
         experiments: ids that an experiment's name in the filters stands for; None without one.
+        by_minute: time is told in minutes, which no roll-up knows, else in hours.
     """
 
-    def __init__(self, window: Window, filters: Filters, experiments: Collection[int] | None):
+    def __init__(
+        self,
+        window: Window,
+        filters: Filters,
+        experiments: Collection[int] | None,
+        by_minute: bool = False,
+    ) -> None:
         self.parameters: dict[str, Any] = {}
+        self._by_minute = by_minute
+        self._moment = "start_ms / 60000 AS moment" if by_minute else "hour AS moment"
         self._window = window
         self._filters = filters
         self._grouped = self._group_conditions(experiments)
@@ -51,17 +60,37 @@ class Sources:
     @property
     def calls(self) -> str:
         """The condition on a row of `llm_calls`, or of `llm_measured`."""
-        return " AND ".join([_between(self._window.start_ms, self._window.end_ms), *self._single])
+        return f"{_between(self._window.start_ms, self._window.end_ms)} AND {self.matching}"
+
+    @property
+    def matching(self) -> str:
+        """The same condition whenever the call began."""
+        return " AND ".join(self._single) or "1 = 1"
 
     def measured(self, hours: int = HOURS_OF_A_DAY) -> str:
-        """Measures with the dimensions of groups and the hour, in spans of 24 hours or of 1."""
+        """Measures with the dimensions of groups and the time, in spans of 24 hours or of 1."""
         columns = f"{_dimensions}, {_measures}"
         if self._needs_calls:
-            return f"(SELECT hour, {columns} FROM llm_measured WHERE {self.calls})"
+            return f"(SELECT {self._moment}, {columns} FROM llm_measured WHERE {self.calls})"
         return self._rolled_up(
-            f"SELECT r.start AS hour, {columns}"
+            f"SELECT r.start AS moment, {columns}"
             " FROM llm_rollup r JOIN llm_groups g ON g.group_id = r.group_id WHERE",
-            f"SELECT hour, {columns} FROM llm_measured WHERE",
+            f"SELECT {self._moment}, {columns} FROM llm_measured WHERE",
+            hours,
+        )
+
+    def totals(self, hours: int = HOURS_OF_A_DAY) -> str:
+        """Measures with the time alone; those of one user come from sums too."""
+        user = self._filters.user_id
+        only_user = user is not None and len(self._single) == len(self._grouped) + 1
+        if not only_user or self._by_minute or self._asks_beyond(("feature",)):
+            return self.measured(hours)
+        if len(user or "") > LONGEST:
+            return self.measured(hours)
+        return self._rolled_up(
+            f"SELECT start AS moment, {_measures} FROM llm_facets"
+            " WHERE facet = 'user_id' AND value = :user_id AND",
+            f"SELECT {self._moment}, {_measures} FROM llm_measured WHERE user_id = :user_id AND",
             hours,
         )
 
@@ -77,29 +106,31 @@ class Sources:
             f"SELECT {columns} FROM llm_measured WHERE",
         )
 
-    def dimension(self, name: str) -> str:
-        """Measures with one dimension, whichever it is, as a text `value`."""
+    def dimension(self, name: str, hours: int = HOURS_OF_A_DAY) -> str:
+        """Measures with the time and one dimension, whichever it is, as a text `value`."""
         if name in GROUPED:
-            return self.measured()
+            return self.measured(hours)
         if name.startswith("tag:"):
             self.parameters["dimension_tag"] = name.removeprefix("tag:")
             return (
-                f"(SELECT t.value AS value, {_measures} FROM llm_measured"
+                f"(SELECT {self._moment}, t.value AS value, {_measures} FROM llm_measured"
                 " JOIN llm_tags t ON t.call_id = id AND t.key = :dimension_tag"
                 f" WHERE {self.calls})"
             )
         if name not in FACETS or self._needs_calls or self._asks_beyond(("feature",)):
-            single = f"SELECT {name} AS value, {_measures} FROM llm_measured"
+            single = f"SELECT {self._moment}, {name} AS value, {_measures} FROM llm_measured"
             return f"({single} WHERE {self.calls} AND {name} IS NOT NULL)"
         return self._rolled_up(
-            f"SELECT value, {_measures} FROM llm_facets WHERE facet = '{name}' AND",
-            f"SELECT SUBSTR({name}, 1, {LONGEST}) AS value, {_measures} FROM llm_measured"
-            f" WHERE {name} IS NOT NULL AND",
+            f"SELECT start AS moment, value, {_measures} FROM llm_facets"
+            f" WHERE facet = '{name}' AND",
+            f"SELECT {self._moment}, SUBSTR({name}, 1, {LONGEST}) AS value, {_measures}"
+            f" FROM llm_measured WHERE {name} IS NOT NULL AND",
+            hours,
         )
 
     @property
     def _needs_calls(self) -> bool:
-        return len(self._single) > len(self._grouped)
+        return self._by_minute or len(self._single) > len(self._grouped)
 
     def _asks_beyond(self, known: Collection[str]) -> bool:
         """Whether a filter is on what a roll-up does not know of, or was cut off in it."""

@@ -10,7 +10,7 @@ from flowledger.errors import QuestionError
 
 __all__ = ["ALWAYS", "Filters", "Window"]
 
-MS_OF_A_DAY = 86_400_000
+MS_OF_A_DAY, MS_OF_A_MINUTE = 86_400_000, 60_000
 LONGEST_DAYS = 3660
 STATUSES = ("success", "failed")
 
@@ -33,6 +33,11 @@ class Window(msgspec.Struct, frozen=True):
         end_ms = now_ms or time.time_ns() // 1_000_000
         return cls(end_ms - round(days * MS_OF_A_DAY), end_ms)
 
+    @property
+    def minutes(self) -> float:
+        """How long it is."""
+        return (self.end_ms - self.start_ms) / MS_OF_A_MINUTE
+
     def before(self) -> "Window":
         """The window of the same length that ends where this one begins."""
         return Window(2 * self.start_ms - self.end_ms, self.start_ms)
@@ -45,6 +50,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     """Which calls are meant; None is any.
 
     experiment: name of an MLflow experiment.
+    kind: one of `flowledger.records.Kind`, such as `chat`.
     status: `success` or `failed`.
     tag: `key=value`, one of the caller's own tags.
     readable: ids of the experiments that may be seen at all; None is every one.
@@ -58,6 +64,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     prompt_version: str | None = None
     user_id: str | None = None
     session_id: str | None = None
+    kind: str | None = None
     status: str | None = None
     tag: str | None = None
     readable: Collection[int] | None = None

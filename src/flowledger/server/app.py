@@ -16,7 +16,7 @@ from mlflow.tracing.utils.otlp import OTLP_TRACES_PATH
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import flowledger
-from flowledger import config
+from flowledger import config, dashboard
 from flowledger.config import Settings
 from flowledger.server import analytics, docs, health, ingest, scraping, settings
 from flowledger.server.analytics.asking import ServerAsker
@@ -24,6 +24,7 @@ from flowledger.server.callers import MlflowUsers, open_users
 from flowledger.server.counting import OURS, Counted
 from flowledger.server.guard import Guard
 from flowledger.server.key_holders import SpansByKey
+from flowledger.server.linked import Linked
 from flowledger.server.metrics import Metrics
 from flowledger.server.metrics_folder import MetricsFolder
 from flowledger.server.otlp import Otlp
@@ -61,7 +62,8 @@ def create(folder: MetricsFolder) -> ASGIApp:
     prefix = os.environ.get(STATIC_PREFIX_ENV_VAR, "").rstrip("/")
     path = f"{prefix}{OTLP_TRACES_PATH}"
     spans = theirs if users is None else SpansByKey(theirs, parts, path)
-    return Counted(_InFront(ours, Otlp(spans, parts, path), prefix), metrics, prefix)
+    rest = Linked(Otlp(spans, parts, path), prefix, dashboard.PLACE)
+    return Counted(_InFront(ours, rest, prefix), metrics, prefix)
 
 
 class _InFront:
@@ -116,7 +118,7 @@ def _ours(parts: Parts, lifespan: Callable[[Any], AbstractAsyncContextManager[No
     )
     routers = [make(parts) for make in (*ROUTERS, docs.router)]
     asker = ServerAsker(parts)
-    routers += [make(asker) for make in analytics.ROUTERS]
+    routers += [make(asker) for make in (*analytics.ROUTERS, dashboard.router)]
     for router in routers:
         app.include_router(router, responses=COMMON)
     app.state.places = tuple(place for router in routers for place in _places(router))

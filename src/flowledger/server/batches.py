@@ -105,16 +105,18 @@ def experiments_of(payloads: Sequence[bytes]) -> set[str]:
 
 
 def runs_of(payloads: Sequence[bytes]) -> set[str]:
-    """The runs and calls that something is added to by their ids alone."""
+    """The ids of runs and traces that these records may add to, whatever experiment they name."""
     ids: set[str] = set()
     for payload in payloads:
         try:
             found = _place.decode(payload)
         except (msgspec.DecodeError, UnicodeError):
             continue  # the store refuses it
-        if found.type in ("logged", "artifact") and found.run_id and not found.experiment:
+        if found.type == "job":
+            ids.add(found.id)
+        if found.type in ("logged", "artifact"):
             ids.add(found.run_id)
-        if found.type == "span" and found.place is not None and not found.experiment:
+        if found.place is not None:
             ids.add(found.place.root_id)
     return ids
 
@@ -130,6 +132,7 @@ class _Within(msgspec.Struct):
 
 class _Place(msgspec.Struct):
     type: str = ""
+    id: str = ""
     experiment: str | None = None
     run_id: str = ""
     place: _Within | None = None

@@ -1,6 +1,7 @@
 """Short questions that the server asks the database for itself: is it there, how much is in it."""
 
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ SIZE = {
     "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
     "postgresql": "SELECT pg_database_size(current_database())",
 }
+EXPERIMENTS_OF = sa.text(
+    "SELECT e.name FROM experiments e JOIN runs r ON r.experiment_id = e.experiment_id"
+    " WHERE r.run_uuid IN :ids"
+    " UNION SELECT e.name FROM experiments e JOIN trace_info t ON t.experiment_id = e.experiment_id"
+    " WHERE t.request_id IN :traces"
+).bindparams(sa.bindparam("ids", expanding=True), sa.bindparam("traces", expanding=True))
+MOST_IDS = 1000
 
 
 class Database:
@@ -88,6 +96,21 @@ class Database:
         query = f"SELECT name FROM experiments WHERE experiment_id = {int(experiment_id)}"
         name: str | None = self._scalar(query)
         return name
+
+    def experiments_of(self, ids: Collection[str]) -> set[str]:
+        """The names of the experiments that runs and traces of these ids are in already.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        names: set[str] = set()
+        wanted = sorted(ids)
+        with answering(), self.engine.connect() as connection:
+            for start in range(0, len(wanted), MOST_IDS):
+                some = wanted[start : start + MOST_IDS]
+                given = {"ids": some, "traces": [f"tr-{one}" for one in some]}
+                names |= set(connection.execute(EXPERIMENTS_OF, given).scalars())
+        return names
 
     def close(self) -> None:
         """Close the connections."""

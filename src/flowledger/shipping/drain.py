@@ -116,10 +116,25 @@ class Drain:
         return [payload for payload in (*before, *kept) if payload is not None]
 
     def _remove_finished(self) -> None:
-        for path, segment in list(self._open.items()):
-            if segment.finished() and not segment.waiting() and not segment.has_new_drops():
-                segment.remove()
-                del self._open[path]
+        done = {
+            path: segment
+            for path, segment in self._open.items()
+            if segment.finished() and not segment.waiting() and not segment.has_new_drops()
+        }
+        if words := self._last_words(done):
+            self._sink.write(words)
+        for path, segment in done.items():
+            segment.remove()
+            del self._open[path]
+
+    def _last_words(self, done: dict[Path, Segment]) -> list[bytes]:
+        """Of each process whose last segments these are; its next is there before one is let go."""
+        if not done:
+            return []
+        going_on = {_writer(path) for path in segment_paths(self._folder) if path not in done}
+        gone = {_writer(path): segment for path, segment in done.items()}
+        words = [gone[writer].last_words() for writer in gone.keys() - going_on]
+        return [record for record in words if record is not None]
 
     def _reject(self, rejected: Sequence[tuple[bytes, str]]) -> None:
         """Move records to `rejected/`, one line of JSON each, so that the rest go on."""
@@ -139,6 +154,10 @@ class Drain:
             for raw, why in rejected
         ]
         _append(folder / f"{now.date().isoformat()}.jsonl", b"\n".join(lines) + b"\n")
+
+
+def _writer(path: Path) -> str:
+    return path.name.partition("-")[0]
 
 
 def _starts(pieces: list[Piece]) -> list[int]:

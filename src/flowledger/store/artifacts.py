@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from flowledger import logs
 from flowledger.errors import RecordError
 from flowledger.records import Artifact, decode, encode
-from flowledger.store import Refusal
+from flowledger.store import Refusal, chain
 from flowledger.store.job_entries import Piece
 from flowledger.store.job_rows import Statements, insert_into
 from flowledger.store.job_writing import new_pieces
+from flowledger.store.leaves import Leaves
 from flowledger.store.uploads import Uploads
 from flowledger.store.writers import Writer
 
@@ -160,6 +161,9 @@ class Artifacts:
             for rule, rows in into.rows.items():
                 if rows:
                     cursor.executemany(insert_into(rule, self._writer.mark), rows)
+            if written := into.told_apart():
+                rows_of_records = chain.row_leaves(self._writer, cursor, written)
+                chain.append(self._writer, cursor, "jobs", Leaves(rows=rows_of_records))
 
 
 def _row(made: Piece, reason: str) -> tuple[Any, ...]:

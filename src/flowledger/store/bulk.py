@@ -14,15 +14,17 @@ import sqlalchemy as sa
 from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Artifact, Call, Gap, Producer, decode, new_id
-from flowledger.store import Refusal
+from flowledger.records import Artifact, Call, Gap, Gone, Producer, decode, new_id, number_of
+from flowledger.store import Refusal, chain
 from flowledger.store.artifacts import Artifacts
 from flowledger.store.corrections import remove_rows, sum_again
+from flowledger.store.derived import ledger_text
 from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
-from flowledger.store.job_writing import experiments_of, write_pieces
+from flowledger.store.job_writing import end_jobs, experiments_of, write_pieces
+from flowledger.store.leaves import KEPT, Leaves, leaves_of
 from flowledger.store.rollup import add_calls
-from flowledger.store.rows import LEDGER, Experiment, gap_row, make_rows, producer_row
+from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
 from flowledger.store.signatures import FewVersions
 from flowledger.store.writers import Writer, check_answers, open_writer
@@ -37,6 +39,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 __all__ = ["BulkSink", "open_bulk"]
 
 FIRST_ANALYZE = 2_000
+LONGEST_REASON = 200  # what a database says of a record may quote it
 
 _Errors: TypeAlias = tuple[type[Exception], ...]
 _id = re.compile(r"[0-9a-f]{32}")
@@ -116,9 +119,21 @@ class BulkSink:
             refused = self._write(batch.entries, batch.producers, batch.gaps) if payloads else []
             if refused and len(refused) == len(batch.entries):
                 self._check_ordinary_calls(refused[0].reason)
+            self._end_jobs(batch.gone)
             refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
+        self._note_refused(payloads, [*refusals, *refused])
         return [*refusals, *refused]
+
+    def _note_refused(self, payloads: Sequence[bytes], refusals: Sequence[Refusal]) -> None:
+        """Keep which numbers were refused, so that evidence can tell them from lost ones."""
+        now_ms = time.time_ns() // 1_000_000
+        short = [one._replace(reason=one.reason[:LONGEST_REASON]) for one in refusals]
+        keys = [(*number_of(payloads[one.place]), ledger_text(one.reason)) for one in short]
+        rows = [(producer, seq, reason, now_ms) for producer, seq, reason in keys if producer]
+        if rows:
+            with self._told(), self._writer.transaction() as cursor:
+                self._writer.upsert(cursor, "llm_rejected", rows)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete calls from MLflow's tables and ours; ids that are not there are passed over.
@@ -128,6 +143,8 @@ class BulkSink:
         """
         with self._told(), self._writer.transaction() as cursor:
             sum_again(cursor, remove_rows(self._writer, cursor, ids))
+            gone = Leaves([[]], [(bytes.fromhex(one), 0, b"") for one in ids])
+            chain.append(self._writer, cursor, "removal", gone)
 
     def correct(self, call: Call) -> None:
         """Store a call in the place of the one with the same id, or anew.
@@ -143,6 +160,7 @@ class BulkSink:
                 days = remove_rows(self._writer, cursor, [call.id])
                 self._insert(cursor, rows)
                 sum_again(cursor, days)
+                chain.append(self._writer, cursor, "correction", leaves_of(rows))
 
     def close(self) -> None:
         """Close the connections."""
@@ -202,11 +220,40 @@ class BulkSink:
                 rows = make_rows(new, self._experiments, self._store_as).by_table
             self._insert(cursor, rows)
             traces = "trace" in self._store_as
-            write_pieces(self._writer, cursor, new, pieces, self._experiments, traces=traces)
-            if producers:
-                self._writer.upsert(cursor, "llm_producers", producers)
-            if gaps:
-                self._writer.upsert(cursor, "llm_gaps", gaps)
+            written = write_pieces(
+                self._writer, cursor, new, pieces, self._experiments, traces=traces
+            )
+            for table, told in (("llm_producers", producers), ("llm_gaps", gaps)):
+                written += self._write_told(cursor, table, told)
+            if rows[LEDGER]:
+                chain.append(self._writer, cursor, "batch", leaves_of(rows))
+            self._prove_rows(cursor, written)
+
+    def _prove_rows(self, cursor: Any, written: list[tuple[str, tuple[Any, ...]]]) -> None:
+        """Add the leaves of single rows to the chain, the last thing of a transaction."""
+        if written:
+            leaves = chain.row_leaves(self._writer, cursor, written)
+            chain.append(self._writer, cursor, "jobs", Leaves(rows=leaves))
+
+    def _write_told(
+        self, cursor: Any, table: str, told: list[tuple[Any, ...]]
+    ) -> list[tuple[str, tuple[Any, ...]]]:
+        """Write what is told of producers; returns those that were not told like that before."""
+        if not told:
+            return []
+        kept = KEPT[table]
+        places = [COLUMNS[table].index(name) for name in (kept.owner, *kept.keys)]
+        keys = [(table, tuple([row[place] for place in places])) for row in told]
+        before = set(chain.row_leaves(self._writer, cursor, keys))
+        self._writer.upsert(cursor, table, told)
+        changed = set(chain.row_leaves(self._writer, cursor, keys)) - before
+        return [key for key in keys if any(leaf.is_of(key) for leaf in changed)]
+
+    def _end_jobs(self, gone: list[Gone]) -> None:
+        if gone:
+            with self._writer.transaction() as cursor:
+                ended = [row for one in gone for row in end_jobs(self._writer, cursor, one)]
+                self._prove_rows(cursor, ended)
 
     def _insert(self, cursor: Any, rows: dict[str, list[tuple[Any, ...]]]) -> None:
         for table, some in rows.items():
@@ -285,6 +332,7 @@ class _Batch:
         self.entries: list[tuple[int, Entry | Piece]] = []
         self.producers: list[tuple[Any, ...]] = []
         self.gaps: list[tuple[Any, ...]] = []
+        self.gone: list[Gone] = []
         self._seen: set[str] = set()
         for index, payload in enumerate(payloads):
             try:
@@ -311,6 +359,8 @@ class _Batch:
             self.producers.append(producer_row(record))
         elif isinstance(record, Gap):
             self.gaps.append(gap_row(record))
+        elif isinstance(record, Gone):
+            self.gone.append(record)
         else:
             self.entries.append((index, piece(record)))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from flowledger.store.entries import finite
 from flowledger.store.job_entries import LoggedPart, Piece, RunPart, SpanPart, TracePart
+from flowledger.store.leaves import KEPT
 from flowledger.store.rows import COLUMNS, MODEL_DIMENSION, TRACE_SCHEMA_VERSION, Experiment
 from flowledger.store.spans import span_content, span_id_of
 
@@ -153,6 +154,17 @@ class Statements:
                 _short(span.provider),
             )
         )
+
+    def told_apart(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """The rows that the chain covers: their tables, and what tells them apart there."""
+        found: list[tuple[str, tuple[Any, ...]]] = []
+        for rule, rows in self.rows.items():
+            table = TABLES.get(rule, rule)
+            if rows and (kept := KEPT.get(table)) is not None:
+                columns = COLUMNS_OF.get(table) or COLUMNS[table]
+                places = [columns.index(name) for name in (kept.owner, *kept.keys)]
+                found += [(table, tuple([row[place] for place in places])) for row in rows]
+        return found
 
     def add_record(self, made: Piece) -> None:
         """That the record is stored."""

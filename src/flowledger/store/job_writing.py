@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from flowledger.records import Artifact
+from flowledger.records import Artifact, Gone
 from flowledger.store.entries import Entry
 from flowledger.store.job_entries import Piece, SpanPart, call_span, unknown_job
 from flowledger.store.job_rows import Statements, insert_into
 from flowledger.store.rows import Experiment
 from flowledger.store.writers import Writer
 
-__all__ = ["experiments_of", "new_pieces", "write_pieces"]
+__all__ = ["end_jobs", "experiments_of", "new_pieces", "write_pieces"]
 
 SOME = 500
 
@@ -56,7 +56,7 @@ def write_pieces(
     experiments: dict[str, Experiment],
     *,
     traces: bool,
-) -> None:
+) -> list[tuple[str, tuple[Any, ...]]]:
     """Write records that are no calls, and the spans of calls in the traces of their jobs.
 
     A job is a run whatever calls become; it has a trace where calls have one.
@@ -68,14 +68,50 @@ def write_pieces(
         experiments: the experiment of each name that these use.
         traces: whether there are to be traces.
 
+    Returns:
+        The rows that were written, for the chain: tables and what tells a row apart there.
+
     Raises:
         Unplaced: a record names a run that is not there.
     """
     spans = [span for call in calls if (span := call_span(call)) is not None] if traces else []
     pieces = new_pieces(writer, cursor, pieces) if pieces else pieces
     if not spans and not pieces:
-        return
-    _Writing(writer, cursor, experiments, traces).write(spans, pieces)
+        return []
+    writing = _Writing(writer, cursor, experiments, traces)
+    writing.write(spans, pieces)
+    return writing.written
+
+
+def end_jobs(writer: Writer, cursor: Any, gone: Gone) -> list[tuple[str, tuple[Any, ...]]]:
+    """Mark jobs KILLED that a process began and will never end.
+
+    Args:
+        writer, cursor: the database, in a transaction.
+        gone: the process.
+
+    Returns:
+        The rows that were changed, for the chain, as `write_pieces` tells them.
+    """
+    mark, ended_ms = writer.mark, gone.start_ns // 1_000_000
+    jobs = f"FROM llm_records WHERE producer_id = {mark} AND kind = 'job'"
+    running = f"status = 'RUNNING' AND run_uuid IN (SELECT id {jobs})"
+    open_ = f"status = 'IN_PROGRESS' AND request_id IN (SELECT 'tr-' || id {jobs})"
+    cursor.execute(f"SELECT run_uuid FROM runs WHERE {running}", (gone.producer,))
+    changed: list[tuple[str, tuple[Any, ...]]] = [("runs", (row[0],)) for row in cursor.fetchall()]
+    cursor.execute(f"SELECT request_id FROM trace_info WHERE {open_}", (gone.producer,))
+    changed += [("trace_info", (row[0],)) for row in cursor.fetchall()]
+    if changed:
+        cursor.execute(
+            f"UPDATE runs SET status = 'KILLED', end_time = {mark} WHERE {running}",
+            (ended_ms, gone.producer),
+        )
+        cursor.execute(
+            f"UPDATE trace_info SET status = 'ERROR', execution_time_ms = {mark} - timestamp_ms"
+            f" WHERE {open_}",
+            (ended_ms, gone.producer),
+        )
+    return changed
 
 
 class _Writing:
@@ -88,6 +124,7 @@ class _Writing:
         self._cursor = cursor
         self._experiments = experiments
         self._traces = traces
+        self.written: list[tuple[str, tuple[Any, ...]]] = []
 
     def write(self, spans: list[SpanPart], pieces: Sequence[Piece]) -> None:
         if self._traces:
@@ -108,6 +145,7 @@ class _Writing:
         for rule, rows in into.rows.items():
             if rows:
                 self._cursor.executemany(insert_into(rule, self._writer.mark), rows)
+        self.written += into.told_apart()
 
     def _add_roots(self, into: Statements, pieces: Iterable[Piece]) -> None:
         """Runs and traces, which everything else refers to."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowledger.config import Destination
 from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
-from flowledger.records import Call, Gap, Producer, decode
+from flowledger.records import Call, Gap, Gone, Producer, decode
 from flowledger.store import Refusal
 from flowledger.store.entries import Entry, entry
 from flowledger.store.job_entries import piece
@@ -79,7 +79,7 @@ class PlainSink:
                 record = decode(payload)
                 if isinstance(record, Call):
                     self._store(entry(_checked(record)), redelivered)
-                elif not isinstance(record, Producer | Gap):
+                elif not isinstance(record, Producer | Gap | Gone):
                     self._jobs.store(piece(record))
             except RecordError as exc:
                 refusals.append(Refusal(index, str(exc)))

@@ -134,6 +134,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "llm_tags": ("key", "value", "call_id"),
     "llm_producers": ("id", "host", "pid", "os_user", "source", "version", "start_ms"),
     "llm_gaps": ("producer_id", "first_seq", "last_seq", "dropped", "reason", "seen_ms"),
+    "llm_rejected": ("producer_id", "seq", "reason", "seen_ms"),
 }
 MAX_KEY_TEXT = 250
 MODEL_DIMENSION = 500
@@ -221,9 +222,10 @@ def _add_run(rows: Rows, entry: Entry, experiment: Experiment) -> None:
             experiment.id,
         ),
     )
-    rows.add("params", *((key, value, run_id) for key, value in entry.params))
-    rows.add("tags", *((key, value, run_id) for key, value in entry.tags))
-    metrics = [(key, *_value_at(number, end_ms), run_id) for key, number in entry.metrics]
+    # In the order of their keys, in which the chain's digests are made (`leaves.py`).
+    rows.add("params", *((key, value, run_id) for key, value in sorted(entry.params)))
+    rows.add("tags", *((key, value, run_id) for key, value in sorted(entry.tags)))
+    metrics = [(key, *_value_at(number, end_ms), run_id) for key, number in sorted(entry.metrics)]
     rows.add("metrics", *metrics)
     rows.add("latest_metrics", *metrics)
 
@@ -267,7 +269,7 @@ def _add_trace(rows: Rows, entry: Entry, experiment: Experiment, linked: bool) -
         ("mlflow.trace.spansLocation", "TRACKING_STORE"),
         *trace.tags,
     ]
-    rows.add("trace_tags", *((key, value, trace_id) for key, value in tags))
+    rows.add("trace_tags", *((key, value, trace_id) for key, value in sorted(tags)))
     rows.add("trace_request_metadata", *_trace_metadata(entry, trace_id, linked))
     rows.add("spans", _span_row(entry, experiment, trace_id, costs))
     rows.add("entity_associations", *_prompt_rows(entry, trace_id))
@@ -291,7 +293,7 @@ def _trace_metadata(entry: Entry, trace_id: str, linked: bool) -> list[tuple[str
         metadata["mlflow.sourceRun"] = entry.call.id
     if entry.call.actor.user_id:
         metadata["mlflow.trace.user"] = user_of(entry.call)
-    return [(key, value, trace_id) for key, value in metadata.items()]
+    return [(key, value, trace_id) for key, value in sorted(metadata.items())]
 
 
 def _span_row(
@@ -395,7 +397,7 @@ def _tag_rows(entry: Entry) -> list[tuple[str, str, str]]:
         return []
     return [
         (key, value, entry.call.id)
-        for key, value in entry.tags
+        for key, value in sorted(entry.tags)
         if key in own and len(value) <= MAX_KEY_TEXT
     ]
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from flowledger.store.backfill import roll_up_all
+from flowledger.store.chain import begin_chain
 
 __all__ = ["TESTED_REVISIONS", "Migration", "migrate", "migrations"]
 
@@ -20,7 +21,7 @@ _of_sqlite = re.compile(r"/\* SQLite: (.*?) \*/")
 
 
 # What a migration has to do that SQL alone cannot.
-THEN: dict[int, Callable[[sa.Connection], None]] = {4: roll_up_all}
+THEN: dict[int, Callable[[sa.Connection], None]] = {4: roll_up_all, 6: begin_chain}
 
 
 class Migration(NamedTuple):

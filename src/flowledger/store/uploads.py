@@ -6,6 +6,7 @@ import posixpath
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from flowledger.errors import RecordError
@@ -18,7 +19,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.uri import append_to_uri_path
 from mlflow.utils.validation import path_not_unique
 
-__all__ = ["Uploads", "checked", "upload"]
+__all__ = ["Uploads", "checked", "repository_of", "upload"]
 
 SECONDS = 10.0
 # Where a server of MLflow's keeps what clients know as `mlflow-artifacts:`.
@@ -78,7 +79,7 @@ def upload(folder_uri: str, artifact: Artifact) -> None:
         with tempfile.TemporaryDirectory(prefix="flowledger-") as temporary:
             file = Path(temporary, name)
             file.write_bytes(artifact.content)
-            get_artifact_repository(_reachable(folder_uri)).log_artifact(str(file), folder or None)
+            repository_of(folder_uri).log_artifact(str(file), folder or None)
     except MlflowException as exc:
         if exc.error_code in RECORD_FAULTS and folder_uri.partition(":")[0] != "mlflow-artifacts":
             raise RecordError(f"MLflow refuses it: {exc.message}") from exc
@@ -87,6 +88,11 @@ def upload(folder_uri: str, artifact: Artifact) -> None:
         if exc.errno == errno.ENAMETOOLONG:
             raise RecordError(f"the path of the artifact is too long: {exc}") from exc
         raise
+
+
+def repository_of(folder_uri: str) -> Any:
+    """MLflow's way to the files of a folder, as this process reaches it."""
+    return get_artifact_repository(_reachable(folder_uri))
 
 
 def checked(artifact: Artifact) -> Artifact:

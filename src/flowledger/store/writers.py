@@ -26,6 +26,7 @@ SQLITE_PRAGMAS = (
     "PRAGMA temp_store=MEMORY",
 )
 UPSERTS = {
+    "llm_rejected": "ON CONFLICT (producer_id, seq) DO NOTHING",
     "llm_producers": "ON CONFLICT (id) DO NOTHING",
     "llm_gaps": "ON CONFLICT (producer_id, first_seq) DO UPDATE"
     " SET last_seq = excluded.last_seq, dropped = excluded.dropped, seen_ms = excluded.seen_ms",

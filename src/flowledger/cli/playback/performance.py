@@ -39,7 +39,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `trace` says in words what the arrivals are. `total` is None when the file is too large to
     count. `model` is a real one to ask for everything; None means the stub server. `hint` is said
-    beside who answers. `served` says that a server shows the calls afterwards.
+    beside who answers. `served` says that a server shows the calls afterwards. `history_days` are
+    filled with calls before; None means the default, in a new database of the demo's own.
     """
 
     path: Path
@@ -51,19 +52,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     hint: str = ""
     served: bool = False
+    history_days: int | None = 0
+    default_history_days: int = 0
 
 
 def perform(plan: Plan) -> int:
     """Play the plan; returns the exit code: 0 all stored, 1 not all, 130 interrupted."""
-    made = 0
+    made = before = 0
 
     def tell(answers: int) -> None:
         nonlocal made
-        made = answers
+        made = before + answers
 
     recorder = stage.open_recorder()
     try:
         _announce(plan, recorder.settings)
+        made = before = _write_history(plan, recorder.settings)
         _play(plan, tell)
         return 0 if _store(recorder, made, STORE_SECONDS, plan.served) else 1
     except KeyboardInterrupt:
@@ -87,6 +91,24 @@ def _announce(plan: Plan, settings: Settings) -> None:
         if value:
             click.echo(f"{label:<13}{value}")
     click.echo("")
+
+
+def _write_history(plan: Plan, settings: Settings) -> int:
+    days = plan.history_days
+    if days is None:
+        days = plan.default_history_days if stage.is_new(settings) else 0
+    if not days:
+        return 0
+    from flowledger.cli.playback.history import write_history
+
+    began = time.monotonic()
+    calls = write_history(plan.path, days)
+    took = time.monotonic() - began
+    click.echo(
+        f"{calls:,} calls of the {days} days before written down in {took:.1f} s: the same "
+        "arrivals, as if they had happened, so that there is something to see."
+    )
+    return calls
 
 
 def _real(model: str) -> str:

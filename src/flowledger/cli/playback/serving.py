@@ -18,6 +18,7 @@ PAGES = {
     "/api/analytics/mlflow/overview?days=7": "all calls in numbers",
     "/api/analytics/mlflow/report?days=30": "by day, error, model and prompt",
     "/metrics": "the same for Prometheus",
+    "/ledger": "the dashboard: spend, calls, errors, sessions, models",
 }
 
 

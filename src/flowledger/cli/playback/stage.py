@@ -8,18 +8,26 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flowledger
 from flowledger import config
 from flowledger.capture import recorder
 from flowledger.capture.recorder import Recorder
-from flowledger.errors import ConfigError, FlowledgerError, JournalError, StoreMisconfigured
+from flowledger.cli.reading import open_ledger
+from flowledger.config import Settings
+from flowledger.errors import (
+    ConfigError,
+    FlowledgerError,
+    JournalError,
+    NotFound,
+    StoreMisconfigured,
+)
 
 if TYPE_CHECKING:
     from flowledger.testing.llm import StubProcess
 
-__all__ = ["named_by", "open_recorder", "stub_server"]
+__all__ = ["is_new", "named_by", "open_recorder", "stub_server"]
 
 NEEDED = ("openai", "uvicorn", "starlette", "splintr", "sqlalchemy", "mlflow")
 START_SECONDS = 30.0
@@ -53,6 +61,17 @@ def open_recorder() -> Recorder:
     if begun is None:
         raise ConfigError("recording cannot start: see `flowledger doctor`")
     return begun
+
+
+def is_new(settings: Settings) -> bool:
+    """Whether the demo stores in a database of its own that holds no call yet."""
+    if named_by() is not None:
+        return False
+    try:
+        with open_ledger(settings.tracking_uri) as ledger:
+            return not ledger.size().records
+    except NotFound:
+        return True
 
 
 @contextmanager
@@ -101,7 +120,7 @@ def _check_packages() -> None:
         )
 
 
-def _own_database(folder: Path) -> dict[str, str]:
+def _own_database(folder: Path) -> dict[str, Any]:
     """Settings that keep a replay away from everybody else's database."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,6 +8,36 @@ WHERE id >= :first AND id < :beyond
 ORDER BY id
 LIMIT :limit
 
+-- name: calls_inside
+-- The calls that were made inside a call or a job, which lasted until `beyond_ms`.
+SELECT
+    id,
+    parent_id,
+    start_ms,
+    feature,
+    operation,
+    kind,
+    provider,
+    model,
+    user_id,
+    session_id,
+    persona_id,
+    total_tokens,
+    cost_usd,
+    latency_ms,
+    success,
+    error_type
+FROM llm_calls
+WHERE start_ms >= :from_ms AND start_ms <= :beyond_ms AND parent_id = :id
+    AND {readable}
+ORDER BY start_ms, id
+LIMIT :limit
+
+-- name: first_call
+-- When the first call of all began.
+SELECT MIN(start_ms) AS start_ms
+FROM llm_calls
+
 -- name: call_by_id
 -- Everything the ledger keeps about one call, and the process that made it.
 SELECT

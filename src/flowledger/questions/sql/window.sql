@@ -9,11 +9,11 @@ SELECT {sums}
 FROM {measured} m
 
 -- name: numbers_by
--- The sums by one dimension, the most calls first.
+-- The sums by one dimension, in the order that is asked for.
 SELECT {value} AS value, {sums}
 FROM {dimension} m
 GROUP BY {value}
-ORDER BY SUM(calls) DESC, {value}
+ORDER BY {order}, {value}
 LIMIT :limit
 
 -- name: numbers_by_prompt
@@ -26,10 +26,17 @@ ORDER BY MAX(last_ms), dspy_version
 
 -- name: numbers_by_period
 -- The sums by spans of time, counted since 1970.
-SELECT hour / {hours} AS period, {sums}
+SELECT moment / {moments} AS period, {sums}
 FROM {measured} m
-GROUP BY hour / {hours}
-ORDER BY hour / {hours}
+GROUP BY moment / {moments}
+ORDER BY moment / {moments}
+
+-- name: numbers_by_period_and
+-- The sums by spans of time and one dimension.
+SELECT moment / {moments} AS period, {value} AS value, {sums}
+FROM {dimension} m
+GROUP BY moment / {moments}, {value}
+ORDER BY moment / {moments}, {value}
 
 -- name: latency_histogram
 -- How many calls are in each bucket of latency.
@@ -69,11 +76,109 @@ WHERE {calls}
 ORDER BY start_ms DESC, id DESC
 LIMIT :limit
 
+-- name: calls_ranked
+-- Calls of a window by one number, those that only group others included.
+SELECT
+    id,
+    parent_id,
+    start_ms,
+    feature,
+    operation,
+    kind,
+    provider,
+    model,
+    user_id,
+    session_id,
+    persona_id,
+    total_tokens,
+    cost_usd,
+    latency_ms,
+    success,
+    error_type
+FROM llm_calls
+WHERE {calls}
+    AND ({rank} {beyond} :at OR {rank} = :at AND id {beyond} :at_id)
+ORDER BY {rank} {way}, id {way}
+LIMIT :limit
+
+-- name: calls_to_search
+-- The next calls of a window with all the text there is of them, where any of it may match.
+SELECT
+    c.id,
+    c.parent_id,
+    c.start_ms,
+    c.feature,
+    c.operation,
+    c.kind,
+    c.provider,
+    c.model,
+    c.user_id,
+    c.session_id,
+    c.persona_id,
+    c.total_tokens,
+    c.cost_usd,
+    c.latency_ms,
+    c.success,
+    c.error_type,
+    c.error_message,
+    c.content,
+    s.content AS span
+FROM (
+    SELECT id
+    FROM llm_calls
+    WHERE {calls}
+        AND start_ms <= :before_ms
+        AND (start_ms < :before_ms OR id < :before_id)
+    ORDER BY start_ms DESC, id DESC
+    LIMIT :most
+) looked
+JOIN llm_calls c ON c.id = looked.id
+LEFT JOIN spans s ON s.trace_id = 'tr-' || c.id AND s.span_id = SUBSTR(c.id, 17)
+WHERE LOWER(c.id || ' ' || c.operation || ' ' || COALESCE(c.feature, '') || ' '
+        || COALESCE(c.model, '') || ' ' || COALESCE(c.user_id, '') || ' '
+        || COALESCE(c.session_id, '') || ' ' || COALESCE(c.error_type, '') || ' '
+        || COALESCE(c.error_message, '')) LIKE :plain ESCAPE '!'
+    OR LOWER(COALESCE(c.content, s.content, '')) LIKE :written ESCAPE '!'
+ORDER BY c.start_ms DESC, c.id DESC
+
+-- name: calls_position
+-- The last of the next so many calls of a window.
+SELECT id, start_ms
+FROM llm_calls
+WHERE {calls}
+    AND start_ms <= :before_ms
+    AND (start_ms < :before_ms OR id < :before_id)
+ORDER BY start_ms DESC, id DESC
+LIMIT 1 OFFSET :most
+
+-- name: lag
+-- How long after their end calls were stored.
+SELECT
+    COUNT(*) AS calls,
+    AVG(received_ms - start_ms - latency_ms) AS mean_ms,
+    MAX(received_ms - start_ms - latency_ms) AS most_ms
+FROM llm_calls
+WHERE {calls}
+
 -- name: failed_calls
 -- The latest calls that failed, with what was raised and where in the application.
 SELECT id, start_ms, error_type, error_message, feature, model, user_id, user_role, module, tab
 FROM llm_calls
 WHERE {calls} AND inner_calls = 0 AND NOT success
+ORDER BY start_ms DESC, id DESC
+LIMIT :limit
+
+-- name: missing_counts
+-- How many calls lack each of the things an audit asks for.
+SELECT {counted}
+FROM llm_calls
+WHERE {calls} AND inner_calls = 0
+
+-- name: missing_calls
+-- The latest calls that lack one of them.
+SELECT id
+FROM llm_calls
+WHERE {calls} AND inner_calls = 0 AND ({lacks})
 ORDER BY start_ms DESC, id DESC
 LIMIT :limit
 
@@ -105,10 +210,16 @@ ORDER BY start_ms DESC, id DESC
 LIMIT :limit
 
 -- name: sessions_page
--- Sessions from the one that was last active on, with the sums over their calls.
+-- Sessions from the one that was last active on, with the sums over their calls: of those that were
+-- active lately. SQLite takes a CROSS JOIN in the order it is written in.
 SELECT session_id, MAX(user_id) AS user_id, {sums}
-FROM llm_measured
-WHERE {calls} AND session_id IS NOT NULL
+FROM (
+    SELECT DISTINCT session_id AS active
+    FROM llm_measured
+    WHERE {lately} AND session_id IS NOT NULL
+) sessions
+CROSS JOIN llm_measured
+WHERE {calls} AND session_id = active
 GROUP BY session_id
 HAVING MAX(start_ms) < :before_ms OR MAX(start_ms) = :before_ms AND session_id < :before_id
 ORDER BY MAX(start_ms) DESC, session_id DESC

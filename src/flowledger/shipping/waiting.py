@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from flowledger.cli.text import size
 from flowledger.config import Destination, Settings, without_password
 from flowledger.errors import JournalError
 from flowledger.journal import frames, segment_paths
@@ -45,12 +44,6 @@ class JournalState(msgspec.Struct, frozen=True, kw_only=True):
     rejected_reasons: list[str] = msgspec.field(default_factory=list)
     rejected_folder: str | None = None
     unreadable: str | None = None
-
-    @property
-    def waiting(self) -> str:
-        """What waits, in words."""
-        least = "" if self.counted else "at least "
-        return f"{least}{self.waiting_records:,} records ({size(self.waiting_bytes)})"
 
 
 class _Segments(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,180 @@
+"""Comparing what stands in the database with the leaves of the chain."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from flowledger.audit.texts import texts_between
+from flowledger.store.chain import TABLES_OF_A_RECORD, rows_of
+from flowledger.store.leaves import (
+    KEPT,
+    NAMED,
+    RowLeaf,
+    cell,
+    digest_of_record,
+    key_hash,
+    text_digest,
+)
+from flowledger.store.writers import Writer
+
+__all__ = ["Compared", "Difference", "compare_records", "compare_rows", "judged"]
+
+AT_ONCE = 2_000
+OTHERS = 3
+Expected = Mapping[str, tuple[bytes, bytes]]
+
+
+class Difference(NamedTuple):
+    """A record that is not as it was stored: which, in which table, and what happened to it."""
+
+    what: str
+    table: str
+    id: str
+
+
+class Compared(NamedTuple):
+    """What a comparison found; `added` counts rows that others added by MLflow's own means."""
+
+    differences: list[Difference]
+    added: Counter[str]
+
+
+def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected]) -> Compared:
+    """Compare records with their leaves.
+
+    Args:
+        writer, cursor: the database.
+        expected: by record: hashes of keys and digest by table; none for one that must be gone.
+    """
+    found = Compared([], Counter())
+    ids = sorted(expected)
+    for start in range(0, len(ids), AT_ONCE):
+        some = ids[start : start + AT_ONCE]
+        for table in TABLES_OF_A_RECORD:
+            suspects = _suspects(writer, cursor, table, some, expected)
+            if suspects:
+                _look_closer(writer, cursor, table, suspects, expected, found)
+    return found
+
+
+def compare_rows(writer: Writer, cursor: Any, expected: Iterable[RowLeaf]) -> list[Difference]:
+    """Compare single rows with their leaves."""
+    differences = []
+    ordered = sorted(expected, key=lambda leaf: (leaf.table, leaf.owner))
+    for table, leaves in groupby(ordered, key=lambda leaf: leaf.table):
+        wanted = {(leaf.owner, leaf.key): leaf.digest for leaf in leaves}
+        kept = KEPT[table]
+        owners = sorted({kept.prefix + owner for owner, _ in wanted})
+        there: dict[tuple[str, bytes], bytes] = {}
+        for row in rows_of(writer, cursor, table, owners):
+            named = dict(zip(kept.columns, row, strict=True))
+            key = key_hash([cell(named[name]) for name in kept.keys])
+            owner = str(named[kept.owner]).removeprefix(kept.prefix)
+            there[owner, key] = digest_of_record(table, [row])[1]
+        for (owner, key), digest in wanted.items():
+            if there.get((owner, key)) != digest:
+                what = "changed" if (owner, key) in there else "removed"
+                differences.append(Difference(what, table, owner))
+    return differences
+
+
+def _suspects(
+    writer: Writer, cursor: Any, table: str, ids: Sequence[str], expected: Mapping[str, Expected]
+) -> list[str]:
+    """Records whose text in a table is not the one their digest is of."""
+    unseen = {one for one in ids if table in expected[one]}
+    suspects = []
+    if _is_dense(writer, cursor, ids):
+        for record_id, text in texts_between(writer, cursor, table, ids[0], ids[-1]):
+            tables = expected.get(record_id)
+            if tables is None:
+                continue
+            unseen.discard(record_id)
+            if table not in tables or tables[table][1] != text_digest(text):
+                suspects.append(record_id)
+        return [*suspects, *unseen]
+    return list(ids)
+
+
+def _is_dense(writer: Writer, cursor: Any, ids: Sequence[str]) -> bool:
+    """Whether there are few other records between the first and the last of these."""
+    mark = writer.mark
+    cursor.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM llm_calls WHERE id BETWEEN {mark} AND {mark}"
+        f" LIMIT {OTHERS * len(ids) + 1}) found",
+        (ids[0], ids[-1]),
+    )
+    return int(cursor.fetchone()[0]) <= OTHERS * len(ids)
+
+
+def _look_closer(
+    writer: Writer,
+    cursor: Any,
+    table: str,
+    suspects: Sequence[str],
+    expected: Mapping[str, Expected],
+    found: Compared,
+) -> None:
+    """Read these records row by row, and say what is wrong with them, if anything is."""
+    kept = KEPT[table]
+    place = kept.columns.index(kept.owner)
+    owners = sorted(kept.prefix + one for one in suspects)
+    rows = sorted(rows_of(writer, cursor, table, owners), key=itemgetter(place))
+    there = {
+        owner.removeprefix(kept.prefix): list(some)
+        for owner, some in groupby(rows, itemgetter(place))
+    }
+    for record_id in suspects:
+        keys, digest = expected[record_id].get(table, (b"", b""))
+        what, others = judged(table, record_id, there.get(record_id, []), keys, digest)
+        if others:
+            found.added[table] += others
+        if what:
+            found.differences.append(Difference(what, table, record_id))
+
+
+def judged(
+    table: str, record_id: str, rows: list[Any], keys: bytes, digest: bytes
+) -> tuple[str, int]:
+    """What happened to a record's rows in a table, if anything, and how many others added.
+
+    Args:
+        table, record_id: whose rows.
+        rows: in the order of `Kept.columns`.
+        keys, digest: what their leaf says; empty where there were none.
+    """
+    ours, others = _told_apart(table, record_id, rows, keys, bool(digest))
+    return _what_happened(table, ours, keys, digest), len(others)
+
+
+def _told_apart(
+    table: str, record_id: str, rows: list[Any], keys: bytes, is_expected: bool
+) -> tuple[list[Any], list[Any]]:
+    """Rows that we wrote, and those that others added since."""
+    if table == "entity_associations":
+        mine = [row for row in rows if row[0] == record_id] if is_expected else []
+        return mine, [row for row in rows if row not in mine]
+    if table not in NAMED:
+        return rows, []
+    wanted = Counter(keys[start : start + 8] for start in range(0, len(keys), 8))
+    key_place = KEPT[table].columns.index("key")
+    ours: list[Any] = []
+    others: list[Any] = []
+    # Of several values of a metric ours came first.
+    for row in sorted(rows, key=lambda row: tuple(map(str, row[2:4]))):
+        key = key_hash([cell(row[key_place])])
+        wanted[key] -= 1
+        (ours if wanted[key] >= 0 else others).append(row)
+    return ours, others
+
+
+def _what_happened(table: str, ours: list[Any], keys: bytes, digest: bytes) -> str:
+    if not ours:
+        return "removed" if digest else ""
+    if not digest:
+        return "added"
+    if digest_of_record(table, ours)[1] == digest:
+        return ""
+    return "removed" if table in NAMED and len(ours) * 8 < len(keys) else "changed"

@@ -1,0 +1,79 @@
+"""`flowledger purge`: retention, for cron."""
+
+import sys
+import time
+
+import click
+
+from flowledger import config
+from flowledger.cli.taking_out import confirm, need_packages, os_user, progress, told
+from flowledger.cli.text import moment, print_json
+from flowledger.errors import ConfigError
+
+
+@click.command()
+@click.option("--older-than", required=True, metavar="AGE", help="Such as 180d, 24h.")
+@click.option("--everything", is_flag=True, help="Delete the calls themselves, and their counts.")
+@click.option("--by", help="Who does it; default: the user of this system.")
+@click.option("--reason", default="retention", show_default=True, help="Why.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Say how much there is, and change nothing.")
+@click.option("--no-vacuum", is_flag=True, help="Leave freed pages as they are, until later.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    older_than: str,
+    everything: bool,
+    by: str | None,
+    reason: str,
+    yes: bool,
+    dry_run: bool,
+    no_vacuum: bool,
+    as_json: bool,
+) -> None:
+    """Take old content out of the record, for good.
+
+    Prompts, answers, tools, errors and files of calls that began before are deleted from MLflow's
+    tables and ours; who, why, which model, tokens and costs stay. With --everything the calls
+    themselves go too, from every sum as well; jobs around them stay, without their content. The
+    chain says what was purged. Killed in the middle, the same command goes on.
+
+    \b
+    Examples:
+      flowledger purge --older-than 180d --dry-run
+      flowledger purge --older-than 180d --yes
+      flowledger purge --older-than 1000d --everything --yes
+    """
+    need_packages()
+    from flowledger.audit.erasure import count, purge
+    from flowledger.audit.policy import seconds_of
+
+    age = seconds_of(older_than, "--older-than")
+    if age == 0:
+        raise ConfigError("--older-than must be more than 0")
+    uri = config.load().tracking_uri
+    before_ms = time.time_ns() // 1_000_000 - age * 1000
+    there = count(uri, before_ms=before_ms, everything=everything)
+    what = "whole calls" if everything else "the content of calls"
+    when = f"from before {moment(before_ms)} UTC"
+    if dry_run:
+        if as_json:
+            print_json({"calls": there.calls, "jobs": there.jobs, "before_ms": before_ms})
+        else:
+            click.echo(f"would purge {what} {when}: {there.calls:,} calls, {there.jobs:,} jobs")
+        return
+    confirm(f"purge {what} {when}: {there.calls:,} calls and {there.jobs:,} jobs", yes=yes)
+    done = purge(
+        uri,
+        before_ms,
+        by=by or os_user(),
+        reason=reason,
+        everything=everything,
+        vacuum=not no_vacuum,
+        progress=progress,
+    )
+    if as_json:
+        print_json(done)
+    else:
+        for line in told(done):
+            click.echo(line)
+    sys.exit(1 if done.unreached else 0)

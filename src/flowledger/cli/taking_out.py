@@ -1,0 +1,68 @@
+"""What `flowledger erase` and `flowledger purge` share: who, whether, and what came of it."""
+
+import getpass
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from flowledger.cli.text import on_terminal, printable
+from flowledger.errors import StoreMisconfigured
+
+if TYPE_CHECKING:
+    from flowledger.audit.erasure import Erasure
+
+__all__ = ["confirm", "need_packages", "os_user", "progress", "told"]
+
+
+def need_packages() -> None:
+    """Say what to install where the packages to write a database are missing."""
+    try:
+        import sqlalchemy  # noqa: F401
+    except ImportError as exc:
+        raise StoreMisconfigured(
+            f"{exc.name} is not installed: pip install 'flowledger[server]'"
+        ) from exc
+
+
+def os_user() -> str:
+    """Who runs this command."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no such user in a container
+        return str(os.getuid())
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Ask whether to go on; without a terminal only --yes does.
+
+    Raises:
+        click.UsageError: there is nobody to ask.
+        click.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not os.isatty(0):
+        raise click.UsageError(f"{what}: this cannot be undone; say --yes to do it")
+    click.confirm(f"{what}. This cannot be undone. Go on?", abort=True)
+
+
+def progress(done: int) -> None:
+    """Tell how far it is, on a terminal."""
+    if on_terminal():
+        click.echo(f"\r{done:,} records", nl=False, err=True)
+
+
+def told(done: "Erasure") -> Iterator[str]:
+    """What was taken out, and what is left to do by hand."""
+    yield f"taken out of {done.calls:,} calls and {done.jobs:,} jobs, {done.artifacts:,} folders"
+    yield f"proof: erasure {done.id} in the chain; `flowledger evidence verify` shows it"
+    for root, why in done.unreached.items():
+        yield printable(f"NOT reached, delete the artifacts there by hand: {root}: {why}")
+    for name in done.named_after:
+        yield printable(
+            f"NOT renamed: experiment {name!r} is named after the user; do so in MLflow"
+        )
+    if not done.vacuumed:
+        yield "freed pages of the database still hold the texts until it is vacuumed"

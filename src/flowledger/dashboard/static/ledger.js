@@ -1,0 +1,138 @@
+// Charts and the live list; everything else works without this.
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function parsed(id) {
+  const place = document.getElementById(id);
+  return place && JSON.parse(place.textContent);
+}
+
+function words(datum) {
+  const list = document.createElement("dl");
+  for (const [name, value] of Object.entries(datum)) {
+    const term = document.createElement("dt");
+    const text = document.createElement("dd");
+    term.textContent = name;
+    text.textContent = value;
+    list.append(term, text);
+  }
+  return list;
+}
+
+const tip = document.createElement("div");
+tip.className = "tip";
+tip.hidden = true;
+document.body.append(tip);
+
+function showTip(handler, event, item, value) {
+  if (value === null || value === undefined || value === "") {
+    tip.hidden = true;
+    return;
+  }
+  tip.replaceChildren(words(typeof value === "object" ? value : { "": value }));
+  tip.hidden = false;
+  const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
+  const over = event.clientY + 14 + tip.offsetHeight > innerHeight;
+  tip.style.left = `${Math.max(8, left)}px`;
+  tip.style.top = `${over ? event.clientY - tip.offsetHeight - 14 : event.clientY + 14}px`;
+}
+
+async function draw(place, themes) {
+  const spec = parsed(place.dataset.chart);
+  const config = themes[dark.matches ? "dark" : "light"];
+  place.view?.finalize();
+  const made = await vegaEmbed(place, spec, {
+    actions: false,
+    ast: true,
+    config,
+    defaultStyle: false,
+    logLevel: 1,
+    renderer: "svg",
+    tooltip: showTip,
+  });
+  place.view = made.view;
+  const drawing = place.querySelector("svg");
+  drawing.setAttribute("aria-label", document.getElementById(place.dataset.summary).textContent);
+  drawing.setAttribute("role", "img");
+  place.removeAttribute("role");
+  for (const part of drawing.querySelectorAll("[role], [aria-label], [aria-roledescription]")) {
+    for (const name of ["role", "aria-label", "aria-roledescription"]) part.removeAttribute(name);
+  }
+  place.dataset.theme = dark.matches ? "dark" : "light";
+}
+
+function drawAll() {
+  const themes = parsed("themes");
+  if (!themes || !globalThis.vegaEmbed) return;
+  for (const place of document.querySelectorAll("[data-chart]")) draw(place, themes);
+}
+
+// The list of calls: rows that are new are put in their place. Whoever has scrolled down, or is in
+// the table, is told first, and nothing moves until they say so.
+function live(choice) {
+  const rows = document.querySelector("[data-rows]");
+  const status = document.querySelector("[data-live-status]");
+  const newer = document.querySelector("[data-newer]");
+  const most = 200;
+  let waiting = null;
+  choice.closest("label").hidden = false;
+
+  function fresh(body) {
+    const known = new Set([...rows.children].map((row) => row.dataset.id));
+    return [...body.children].filter((row) => !known.has(row.dataset.id));
+  }
+
+  function show(body) {
+    const added = fresh(body).length;
+    const kept = new Map([...rows.children].map((row) => [row.dataset.id, row]));
+    const first = [...body.children].map((row) => {
+      if (kept.has(row.dataset.id)) return kept.get(row.dataset.id);
+      row.classList.add("new");
+      return row;
+    });
+    const ids = new Set(first.map((row) => row.dataset.id));
+    const joined = first.some((row) => kept.has(row.dataset.id));
+    const rest = joined ? [...rows.children].filter((row) => !ids.has(row.dataset.id)) : [];
+    rows.replaceChildren(...[...first, ...rest].slice(0, most));
+    newer.hidden = true;
+    waiting = null;
+    status.textContent = `${added} new ${added === 1 ? "call" : "calls"}`;
+  }
+
+  const isRead = () => scrollY > 0 && rows.getBoundingClientRect().top < 0;
+  const isUsed = () => rows.contains(document.activeElement);
+
+  async function look() {
+    if (choice.checked && !document.hidden) {
+      try {
+        const answer = await fetch(choice.dataset.live, { credentials: "same-origin" });
+        if (answer.ok) {
+          const body = document.createElement("tbody");
+          const page = new DOMParser().parseFromString(`<table>${await answer.text()}</table>`, "text/html");
+          body.append(...page.querySelectorAll("tr"));
+          const added = fresh(body).length;
+          if (added && (isRead() || isUsed())) {
+            waiting = body;
+            newer.textContent = `Show ${added} new ${added === 1 ? "call" : "calls"}`;
+            newer.hidden = false;
+          } else if (added) show(body);
+        }
+      } catch {
+        status.textContent = "The server does not answer; trying again.";
+      }
+    }
+    setTimeout(look, 2000);
+  }
+
+  newer.addEventListener("click", () => {
+    if (!waiting) return;
+    show(waiting);
+    scrollTo({ top: 0 });
+  });
+  setTimeout(look, 2000);
+}
+
+drawAll();
+dark.addEventListener("change", drawAll);
+const choice = document.querySelector("[data-live]");
+if (choice) live(choice);

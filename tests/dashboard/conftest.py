@@ -1,0 +1,137 @@
+"""One real server over a filled ledger, and a real Chromium in front of it."""
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from playwright.sync_api import Browser, Error, Page, Playwright, expect, sync_playwright
+
+from flowledger import config, dashboard
+from flowledger.questions import Ledger
+from flowledger.records import Call
+from flowledger.server.analytics.asking import LocalAsker
+from tests.dashboard.filled import fill
+from tests.server_client import Server, running
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+    " --disable-background-networking --disable-component-update"
+)
+MISSING = "no Chromium is here: run `make browser`"
+NOT_DRAWN = "[data-chart]:not([data-theme])"
+
+DRAWN_MS = 20_000
+
+Open = Callable[..., Page]
+
+
+class Filled:
+    """A server over calls that are known.
+
+    Args:
+        server: it.
+        calls: what is stored, odd ones included.
+    """
+
+    def __init__(self, server: Server, calls: list[Call]) -> None:
+        self.server = server
+        self.calls = calls
+        self.url = f"{server.url}/ledger"
+
+    def ledger(self) -> Ledger:
+        """The questions, asked beside the pages."""
+        return Ledger(self.server.uri)
+
+
+@pytest.fixture(scope="session")
+def filled(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    """A flowledger server with one worker, as `flowledger server` starts it."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    path = folder / "mlflow.db"
+    shutil.copy(empty_sqlite, path)
+    calls = fill(f"sqlite:///{path}")
+    with running(f"sqlite:///{path}", folder, workers=1) as server:
+        yield Filled(server, calls)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The Chromium that is installed, else Playwright's own."""
+    with sync_playwright() as playwright:
+        browser = _launched(playwright)
+        yield browser
+        browser.close()
+
+
+def _launched(playwright: Playwright) -> Browser:
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    try:
+        return playwright.chromium.launch(executable_path=found, args=FLAGS.split())
+    except Error as exc:
+        if os.environ.get("CI"):
+            pytest.fail(f"{MISSING}: {exc}")
+        pytest.skip(MISSING)
+
+
+@pytest.fixture
+def look(filled: Filled, chromium: Browser) -> Iterator[Open]:
+    """Opens pages; whatever a browser complains of makes the test fail."""
+    complaints: list[str] = []
+    contexts = []
+
+    def opened(path: str = "", dark: bool = False, width: int = 1360, height: int = 900) -> Page:
+        context = chromium.new_context(
+            color_scheme="dark" if dark else "light", viewport={"width": width, "height": height}
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: _note(complaints, said.type, said.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: _failed(complaints, request.url, request.failure))
+        page.on(
+            "response",
+            lambda got: complaints.append(f"{got.status} {got.url}") if got.status >= 400 else None,
+        )
+        page.goto(f"{filled.url}{path}")
+        expect(page.locator(NOT_DRAWN)).to_have_count(0, timeout=DRAWN_MS)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [] == complaints
+
+
+def _note(complaints: list[str], kind: str, text: str) -> None:
+    if kind in ("error", "warning"):
+        complaints.append(text)
+
+
+def _failed(complaints: list[str], url: str, why: str | None) -> None:
+    if why != "net::ERR_ABORTED":  # the page was left, or a download began
+        complaints.append(f"{url}: {why}")
+
+
+@contextmanager
+def served(uri: str, asker: object | None = None) -> Iterator[str]:
+    """The dashboard alone, in an app of one's own, over a database; yields its address."""
+    app = FastAPI()
+    app.include_router(dashboard.router(asker or LocalAsker(config.load(tracking_uri=uri))))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started and thread.is_alive():
+        thread.join(0.01)
+    assert server.started, sys.exc_info()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}/ledger"
+    server.should_exit = True
+    thread.join(10)

@@ -1,0 +1,296 @@
+"""The chain of evidence: whatever is changed behind our back is found and named."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from flowledger.audit.comparing import Difference
+from flowledger.audit.proof import Proof, verify
+from flowledger.config import Destination
+from flowledger.records import (
+    Call,
+    Gap,
+    Job,
+    Logged,
+    Metric,
+    Outcome,
+    Place,
+    Producer,
+    Prompt,
+    Span,
+    encode,
+    new_id,
+)
+from flowledger.store import open_sink
+from flowledger.store.bulk import BulkSink
+from tests.calls import NOW_NS, a_call
+
+PRODUCER = "1" * 32
+numbers = count(1)
+
+
+@contextmanager
+def sink_of(uri: str) -> Iterator[BulkSink]:
+    sink = open_sink(
+        Destination(tracking_uri=uri, artifact_root="/nonexistent", store_as="run+trace")
+    )
+    assert isinstance(sink, BulkSink)
+    yield sink
+    sink.close()
+
+
+def numbered(**fields: Any) -> Call:
+    return a_call(producer=PRODUCER, seq=next(numbers), **fields)
+
+
+def store(uri: str, records: Sequence[Any]) -> None:
+    with sink_of(uri) as sink:
+        assert [] == sink.write([encode(record) for record in records])
+
+
+def execute(uri: str, statement: str, **values: Any) -> int:
+    engine = sa.create_engine(uri)
+    with engine.begin() as connection:
+        done = connection.execute(sa.text(statement), values).rowcount
+    engine.dispose()
+    return done
+
+
+def named(proof: Proof) -> set[tuple[str, str, str]]:
+    return {(one.what, one.table, one.id) for one in proof.differences}
+
+
+def rich_call() -> Call:
+    """A call that has a row in every table."""
+    return numbered(
+        params={"top": 3},
+        tags={"team": "blue"},
+        metrics={"score": 0.1 + 0.2, "tiny": 1.23456789e-7, "huge": 1e20},
+        prompt_version=Prompt(name="greeting", version="3"),
+        cost_usd=0.1 + 0.2,
+    )
+
+
+CHANGES = {
+    "runs": ("UPDATE runs SET name = 'x' WHERE run_uuid = :id", ""),
+    "params": ("UPDATE params SET value = 'x' WHERE run_uuid = :id AND key = 'model'", ""),
+    "metrics": ("UPDATE metrics SET value = 1.5 WHERE run_uuid = :id AND key = 'score'", ""),
+    "latest_metrics": ("UPDATE latest_metrics SET value = 9 WHERE run_uuid = :id AND step = 0", ""),
+    "tags": ("UPDATE tags SET value = 'x' WHERE run_uuid = :id AND key = 'user_id'", ""),
+    "trace_info": ("UPDATE trace_info SET request_preview = 'x' WHERE request_id = :id", "tr-"),
+    "trace_tags": ("UPDATE trace_tags SET value = 'x' WHERE request_id = :id", "tr-"),
+    "trace_request_metadata": (
+        "UPDATE trace_request_metadata SET value = 'x' WHERE request_id = :id",
+        "tr-",
+    ),
+    "spans": (
+        "UPDATE spans SET content = replace(content, 'order', 'x') WHERE trace_id = :id",
+        "tr-",
+    ),
+    "entity_associations": (
+        "UPDATE entity_associations SET destination_id = 'greeting/4' WHERE source_id = :id",
+        "tr-",
+    ),
+    "llm_calls": ("UPDATE llm_calls SET cost_usd = cost_usd * 1.000001 WHERE id = :id", ""),
+    "llm_tags": ("UPDATE llm_tags SET value = 'red' WHERE call_id = :id", ""),
+}
+OWNERS = {"runs": "run_uuid", "llm_calls": "id", "llm_tags": "call_id", "spans": "trace_id"}
+
+
+def test_a_row_that_is_changed_in_any_table_is_found_and_named(database_uri: str) -> None:
+    calls = [rich_call() for _ in range(2 * len(CHANGES) + 1)]
+    store(database_uri, calls)
+    whole = verify(database_uri)
+    assert (True, [], len(calls)) == (whole.intact, whole.differences, whole.calls)
+
+    expected = set()
+    for call, (table, (statement, prefix)) in zip(calls, CHANGES.items(), strict=False):
+        assert execute(database_uri, statement, id=prefix + call.id)
+        expected.add(("changed", table, call.id))
+
+    assert expected == named(verify(database_uri))
+
+
+def test_a_row_that_is_removed_from_any_table_is_found_and_named(database_uri: str) -> None:
+    calls = [rich_call() for _ in CHANGES]
+    store(database_uri, calls)
+    expected = set()
+    for call, (table, (statement, prefix)) in zip(calls, CHANGES.items(), strict=True):
+        if table in ("runs", "trace_info"):
+            continue  # others refer to these
+        where = statement.partition("WHERE")[2]
+        assert execute(database_uri, f"DELETE FROM {table} WHERE {where}", id=prefix + call.id)
+        expected.add(("removed", table, call.id))
+
+    assert expected == named(verify(database_uri))
+
+
+def test_a_call_that_is_put_there_by_hand_is_found_and_named(database_uri: str) -> None:
+    call = rich_call()
+    store(database_uri, [call])
+    forged = new_id()
+    engine = sa.create_engine(database_uri)
+    with engine.begin() as connection:
+        table = sa.Table("llm_calls", sa.MetaData(), autoload_with=connection)
+        row = dict(connection.execute(sa.select(table)).mappings().one())
+        connection.execute(table.insert().values({**row, "id": forged}))
+    engine.dispose()
+
+    assert {("added", "llm_calls", forged)} == named(verify(database_uri))
+
+
+def test_what_people_add_in_mlflow_is_no_tampering(database_uri: str) -> None:
+    call = rich_call()
+    store(database_uri, [call])
+    row = "VALUES ('mlflow.note.content', 'looks good', :id)"
+    execute(database_uri, f"INSERT INTO tags (key, value, run_uuid) {row}", id=call.id)
+    execute(
+        database_uri, f"INSERT INTO trace_tags (key, value, request_id) {row}", id=f"tr-{call.id}"
+    )
+
+    proof = verify(database_uri)
+
+    assert (True, {"tags": 1, "trace_tags": 1}) == (proof.intact, proof.added_by_others)
+
+
+def test_a_correction_and_a_removal_stand_in_the_chain(database_uri: str) -> None:
+    kept, corrected, gone = rich_call(), rich_call(), rich_call()
+    store(database_uri, [kept, corrected, gone])
+    with sink_of(database_uri) as sink:
+        sink.correct(numbered(id=corrected.id, response="Better."))
+        sink.remove([gone.id])
+
+    proof = verify(database_uri)
+
+    assert (True, 2) == (proof.intact, proof.calls)
+    assert ["correction", "removal"] == [event.kind for event in proof.events]
+
+
+def test_records_delivered_twice_leave_the_chain_as_it_was(database_uri: str) -> None:
+    call, job = rich_call(), Job(id=new_id(), producer=PRODUCER, seq=next(numbers), start_ns=NOW_NS)
+    gap = Gap(id=new_id(), producer=PRODUCER, first_seq=70, last_seq=75, count=6, reason="full")
+    records = [Producer(id=PRODUCER, producer=PRODUCER, host="here"), call, job, gap]
+    store(database_uri, records)
+    head = verify(database_uri).head
+
+    store(database_uri, records)
+
+    assert head == verify(database_uri, head=head).head
+
+
+def test_a_job_is_proven_through_all_its_writings(database_uri: str) -> None:
+    job = Job(
+        id=new_id(),
+        producer=PRODUCER,
+        seq=next(numbers),
+        start_ns=NOW_NS,
+        running=True,
+        name="nightly",
+    )
+    place = Place(root_id=job.id, parent_id=job.id, experiment="Default")
+    store(database_uri, [job, numbered(place=place, parent_id=job.id)])
+    logged = Logged(
+        id=new_id(),
+        producer=PRODUCER,
+        seq=next(numbers),
+        run_id=job.id,
+        metrics=[Metric(key="done", value=0.5, timestamp_ms=1, step=s) for s in range(3)],
+        tags={"phase": "two"},
+    )
+    span = Span(id=new_id(), producer=PRODUCER, seq=next(numbers), place=place, inputs="secret")
+    ended = Job(
+        id=job.id,
+        producer=PRODUCER,
+        seq=next(numbers),
+        start_ns=NOW_NS,
+        name="nightly",
+        outcome=Outcome(success=False, error_type="E", message="m"),
+    )
+    store(database_uri, [logged, span])
+    store(database_uri, [ended])
+    assert verify(database_uri).intact
+
+    changed = {
+        "metrics": "UPDATE metrics SET value = 0.6 WHERE run_uuid = :id AND step = 1",
+        "tags": "UPDATE tags SET value = 'three' WHERE run_uuid = :id AND key = 'phase'",
+        "runs": "UPDATE runs SET status = 'FINISHED' WHERE run_uuid = :id",
+    }
+    for statement in changed.values():
+        assert 1 == execute(database_uri, statement, id=job.id)
+    execute(database_uri, "UPDATE spans SET content = '{}' WHERE name = 'span'")
+    execute(database_uri, "DELETE FROM llm_records WHERE kind = 'span'")
+
+    # A value is part of what tells the values of a metric apart.
+    expected = {("changed", table, job.id) for table in ("tags", "runs", "spans")}
+    expected |= {("removed", "metrics", job.id), ("removed", "llm_records", PRODUCER)}
+    assert expected == named(verify(database_uri))
+
+
+def test_the_chain_itself_cannot_be_mended_by_hand(sqlite_uri: str) -> None:
+    for _ in range(3):
+        store(sqlite_uri, [rich_call()])
+    head = verify(sqlite_uri).head
+    execute(sqlite_uri, "UPDATE llm_chain SET note = 'x' WHERE number = 2")
+    execute(sqlite_uri, "DELETE FROM llm_chain WHERE number = 3")
+    found = {one for one in named(verify(sqlite_uri)) if one[1] == "llm_chain"}
+    assert {("changed", "llm_chain", "2"), ("removed", "llm_chain", "3")} == found
+
+    assert head == verify(sqlite_uri, head=head).head
+
+
+def test_an_end_that_was_cut_off_is_found_by_the_head_told_before(sqlite_uri: str) -> None:
+    first, last = rich_call(), rich_call()
+    store(sqlite_uri, [first])
+    before = verify(sqlite_uri).head
+    store(sqlite_uri, [last])
+    head = verify(sqlite_uri).head
+    execute(sqlite_uri, "DELETE FROM llm_chain WHERE number = (SELECT max(number) FROM llm_chain)")
+    for table in ("runs", "params", "metrics", "latest_metrics", "tags"):
+        execute(sqlite_uri, f"DELETE FROM {table} WHERE run_uuid = :id", id=last.id)
+    for table, column in (("trace_info", "request_id"), ("spans", "trace_id")):
+        execute(sqlite_uri, f"DELETE FROM {table} WHERE {column} = :id", id=f"tr-{last.id}")
+    execute(sqlite_uri, "DELETE FROM llm_calls WHERE id = :id", id=last.id)
+
+    assert (True, True) == (verify(sqlite_uri).intact, verify(sqlite_uri, head=before).intact)
+    assert (False, False) == (
+        verify(sqlite_uri, head=head).intact,
+        verify(sqlite_uri, head=head).anchored,
+    )
+
+
+def test_a_text_with_separators_cannot_be_cut_in_another_way(sqlite_uri: str) -> None:
+    call = numbered(params={"a": "1\x1fb\x1f2", "c": "3\x1e"})
+    store(sqlite_uri, [call])
+    assert verify(sqlite_uri).intact
+    execute(sqlite_uri, "UPDATE params SET value = '1' WHERE key = 'a'")
+    execute(
+        sqlite_uri, "INSERT INTO params (key, value, run_uuid) VALUES ('b', '2', :i)", i=call.id
+    )
+    assert {("changed", "params", call.id)} == named(verify(sqlite_uri))
+
+
+def test_several_processes_find_what_one_does(sqlite_uri: str) -> None:
+    calls = [rich_call() for _ in range(50)]
+    for start in range(0, 50, 10):
+        store(sqlite_uri, calls[start : start + 10])
+    execute(sqlite_uri, CHANGES["llm_tags"][0], id=calls[17].id)
+    one, two = verify(sqlite_uri, processes=1), verify(sqlite_uri, processes=2)
+    assert [Difference("changed", "llm_tags", calls[17].id)] == one.differences == two.differences
+
+
+@pytest.mark.parametrize("calls", [0, 3])
+def test_calls_from_before_the_chain_are_said_to_be_outside(sqlite_uri: str, calls: int) -> None:
+    store(sqlite_uri, [rich_call() for _ in range(calls)] or [rich_call()])
+    execute(sqlite_uri, "DROP TABLE llm_chain")
+    for table in ("llm_erasures", "llm_erased", "llm_rejected"):
+        execute(sqlite_uri, f"DROP TABLE {table}")
+    execute(sqlite_uri, "DELETE FROM llm_schema WHERE version >= 6")
+    store(sqlite_uri, [rich_call()])
+
+    proof = verify(sqlite_uri)
+
+    assert (True, max(calls, 1), 1) == (proof.intact, proof.outside, proof.calls)
