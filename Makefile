@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo test check bench browser screenshots lock clean
+.PHONY: install demo example test check operate-check bench browser screenshots lock clean
 
 OPENAIS := openai2 openai3
 
@@ -37,6 +37,13 @@ install: .venv/.installed $(OPENAIS:%=.venv-%/.installed)
 demo: .venv/.installed
 	$(BIN)/flowledger demo $(ARGS)
 
+# NAME is a folder of examples/, ARGS what its `run` takes. Without a key the stub stands in.
+STUB := $(if $(OPENAI_API_KEY)$(ANTHROPIC_API_KEY),,python -m flowledger.testing.llm --)
+
+example: .venv/.installed
+	@test -x "examples/$(NAME)/run" || { echo "make example NAME=... takes one of:" $(notdir $(patsubst %/run,%,$(wildcard examples/*/run))); exit 1; }
+	cd examples/$(NAME) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PWD" PYTHONDONTWRITEBYTECODE=1 $(STUB) ./run $(ARGS)
+
 test: install check browser
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
@@ -59,6 +66,11 @@ check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What takes minutes: two versions of the server at once, failover, PgBouncer.
+operate-check: install
+	command -v pgbouncer >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends pgbouncer; }
+	SLOW_TESTS=1 $(BIN)/pytest -n $(JOBS) tests/operating tests/test_migrate.py $(ARGS)
 
 bench: install
 	$(BIN)/python -m bench $(ARGS)

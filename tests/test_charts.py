@@ -89,6 +89,10 @@ def test_small_parts_are_added_up_and_what_no_row_has_is_among_them() -> None:
 def test_an_unknown_price_is_a_question_mark_and_never_nothing() -> None:
     unknown = a_row(Slice, value="house-7b", calls=5, unpriced=5)
     free = a_row(Slice, value=None, calls=5)
+    day = NOON - NOON % DAY_MS
+    spent = [a_row(PeriodSlice, start_ms=day, value="house-7b", calls=5, unpriced=5)]
+    over_time = charts.over_time(spent, "model", WINDOW)
+    assert ["?"] == [row[2] for row in over_time.rows]
     chart = charts.bars([unknown, free], "model")
     assert [("house-7b", "?"), ("(none)", "$0.00")] == [row[:2] for row in chart.rows]
 

@@ -22,7 +22,7 @@ from flowledger.questions import (
 from flowledger.questions.around import SpanOf
 from flowledger.questions.catalog import parse
 from flowledger.questions.engine import open_engine
-from flowledger.questions.rows import CallRow
+from flowledger.questions.rows import CallRow, Chain, ChainChange
 from flowledger.records import (
     Actor,
     Call,
@@ -51,6 +51,8 @@ ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
     "span_content": ("content",),
     "mlflow_revision": ("revision",),
     "first_call": ("start_ms",),
+    "chain_state": Chain,
+    "chain_changes": ChainChange,
     "run_of_call": ("run_uuid",),
     "run_tag": ("value",),
     "experiments": Experiment,
@@ -96,7 +98,7 @@ def columns_of(answer: type[msgspec.Struct] | tuple[str, ...]) -> set[str]:
 
 def test_every_question_runs_and_answers_the_columns_of_its_row(database_uri: str) -> None:
     store(database_uri, a_call())
-    engine = open_engine(database_uri)
+    engine = open_engine(database_uri, 30)
     answered = {}
     for block in catalog().values():
         if block.holes:
@@ -339,7 +341,7 @@ def test_what_is_no_database_is_told_where_to_look(uri: str) -> None:
 
 def test_nothing_can_be_written_through_a_ledger(database_uri: str) -> None:
     store(database_uri, a_call())
-    engine = open_engine(database_uri)
+    engine = open_engine(database_uri, 30)
     with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
         connection.exec_driver_sql("DELETE FROM llm_calls")
     engine.dispose()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import sqlalchemy as sa
 import urllib3
 from starlette.requests import Request
 
@@ -26,6 +27,7 @@ from tests.dashboard.conftest import served
 from tests.dashboard.filled import FORMULA, SCRIPT, TOOLED, fill
 
 T = TypeVar("T")
+SET_USER = sa.text("UPDATE llm_calls SET user_id = :user WHERE id = :id")
 HOUSE_ROW = r"<tr>(?:(?!</tr>).)*house-translator-7b.*?</tr>"
 
 
@@ -165,14 +167,26 @@ def test_a_formula_is_text_in_a_spreadsheet(site: Site) -> None:
 
 
 def test_an_unknown_price_is_a_question_mark_and_never_nothing(site: Site) -> None:
-    [*_, row] = re.findall(HOUSE_ROW, site.text("/models"), re.S)
-    assert (True, False) == ("Nobody knows this model" in row, "$0" in row)
+    rows = re.findall(HOUSE_ROW, site.text("/models"), re.S)
+    assert "Nobody knows this model" in "".join(rows)
+    assert [] == [row for row in rows if "$0" in row]
 
 
 def test_the_turns_of_a_session_are_a_conversation(site: Site) -> None:
     text = site.text(f"/sessions?session_id={TOOLED}")
     assert "Where is my order?" in text
     assert "<code>write_mail</code>" in text
+
+
+def test_a_call_is_proven_by_its_link_and_a_changed_one_is_told(site: Site) -> None:
+    proven, changed = [call for call in site.calls if call.feature == "translation"][:2]
+    assert "as stored" in site.text(f"/calls/{proven.id}")
+    engine = sa.create_engine(site.uri)
+    for user, word in (("else", "llm_calls changed"), (changed.actor.user_id, "as stored")):
+        with engine.begin() as connection:
+            connection.execute(SET_USER, {"user": user, "id": changed.id})
+        assert word in site.text(f"/calls/{changed.id}")
+    engine.dispose()
 
 
 def test_a_function_around_a_call_is_in_its_timeline(site: Site) -> None:

@@ -139,9 +139,13 @@ def over_time(
     order = {who: place for place, who in enumerate([*kept, OTHERS])}
     amounts: defaultdict[tuple[int, int, str], float] = defaultdict(float)
     heights: defaultdict[int, float] = defaultdict(float)
+    known: set[tuple[int, int, str]] = set()
     for row in rows:
         who = _name(row.value) if _name(row.value) in order else OTHERS
-        amounts[row.start_ms, order[who], who] += getattr(row, measure)
+        at = (row.start_ms, order[who], who)
+        amounts[at] += getattr(row, measure)
+        if _is_known(row, measure):
+            known.add(at)
         heights[row.start_ms] += getattr(row, measure)
     points = [
         {
@@ -150,7 +154,7 @@ def over_time(
             "name": who,
             "amount": amount,
             "place": place,
-            "text": written(amount),
+            "text": written(amount) if (start, place, who) in known else numbers.UNKNOWN,
             "when": spans.named(start),
         }
         for (start, place, who), amount in sorted(amounts.items())
@@ -276,8 +280,12 @@ def _spent(row: Sums | None) -> str:
 
 def _amount(row: Slice, measure: str) -> tuple[float, str]:
     amount = getattr(row, measure)
-    unknown = measure == "cost_usd" and row.spend_usd is None
-    return amount, numbers.UNKNOWN if unknown else MEASURES[measure][2](amount)
+    written = MEASURES[measure][2]
+    return amount, written(amount) if _is_known(row, measure) else numbers.UNKNOWN
+
+
+def _is_known(row: Sums, measure: str) -> bool:
+    return measure != "cost_usd" or row.spend_usd is not None
 
 
 def _in_words(measure: str, total: float, names: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ PAGES = {
     "prompts": "Prompts",
     "errors": "Errors",
     "costs": "Costs",
+    "audit": "Audit",
     "health": "Health",
 }
 # What JSON may not contain inside a script element.

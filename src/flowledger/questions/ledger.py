@@ -17,6 +17,8 @@ from flowledger.questions.engine import open_engine, reading
 from flowledger.questions.over import Over
 from flowledger.questions.rows import (
     CallRow,
+    Chain,
+    ChainChange,
     Content,
     Experiment,
     FeatureOf,
@@ -28,6 +30,7 @@ from flowledger.questions.rows import (
 )
 from flowledger.questions.steps import Steps
 from flowledger.questions.window import ALWAYS, Filters, Window
+from flowledger.store.connections import USUAL
 
 __all__ = ["Ledger"]
 
@@ -52,15 +55,16 @@ class Ledger:
 
     Args:
         tracking_uri: the database, as MLflow writes it: `sqlite:///...` or `postgresql://...`.
+        statement_seconds: how long PostgreSQL may take for one statement.
 
     Raises:
         NotFound: there is no such SQLite file.
         StoreMisconfigured: the URI names no database.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, statement_seconds: float = USUAL.statement) -> None:
         self.place = without_password(tracking_uri)
-        self._engine = open_engine(tracking_uri)
+        self._engine = open_engine(tracking_uri, statement_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +119,14 @@ class Ledger:
             readable: ids of the experiments that may be seen at all; None is every one.
         """
         return Steps(self._fill, self._value, readable).of(call)
+
+    def chain(self) -> Chain:
+        """The chain of evidence, as its last link says it."""
+        return self._ask("chain_state", Chain)[0]
+
+    def chain_changes(self, limit: int = 20) -> list[ChainChange]:
+        """The latest corrections, removals, erasures and purges, newest first."""
+        return self._ask("chain_changes", ChainChange, limit=limit)
 
     def has_run(self, call_id: str) -> bool:
         """Whether a call is a run in MLflow."""

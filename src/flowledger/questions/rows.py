@@ -12,6 +12,8 @@ from flowledger.records import ToolCall
 
 __all__ = [
     "CallRow",
+    "Chain",
+    "ChainChange",
     "Content",
     "EveryCall",
     "Experiment",
@@ -21,6 +23,7 @@ __all__ = [
     "Lag",
     "LedgerSize",
     "Losses",
+    "Missing",
     "Page",
     "Percentiles",
     "Period",
@@ -86,6 +89,24 @@ class Lag(_Row, frozen=True):
     calls: int
     mean_ms: float | None
     most_ms: float | None
+
+
+class Chain(_Row, frozen=True):
+    """The chain of evidence: how many links, when the last one was added, and its hash."""
+
+    links: int
+    last_ms: int | None
+    head: str | None
+
+
+class ChainChange(_Row, frozen=True):
+    """A link that changed what was stored before; `note` says who did it and why."""
+
+    number: int
+    kind: str
+    at_ms: int
+    records: int
+    note: str
 
 
 class Span(_Row, frozen=True):
@@ -335,6 +356,14 @@ class FailedCall(_Row, frozen=True):
     user_role: str | None
     module: str | None
     tab: str | None
+
+
+class Missing(_Row, frozen=True):
+    """A thing that so many calls lack, and the ids of the latest of them."""
+
+    what: str
+    calls: int
+    latest: list[str]
 
 
 class Run(_Row, frozen=True):

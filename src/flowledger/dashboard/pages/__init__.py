@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from flowledger.dashboard.pages import (
+    audit,
     calls,
     costs,
     errors,
@@ -28,5 +29,6 @@ TEMPLATES: dict[str, Callable[[Shown, str], Context]] = {
     "prompts": prompts.prompts,
     "errors": errors.errors,
     "costs": costs.costs,
+    "audit": audit.audit,
     "health": health.health,
 }

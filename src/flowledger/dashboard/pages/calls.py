@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from flowledger.audit.single import CallProof, prove_call
 from flowledger.dashboard.pages.shown import Context, Shown
 from flowledger.dashboard.pages.timeline import bars_of
-from flowledger.errors import QuestionError
-from flowledger.questions import RecentCall
+from flowledger.errors import NotFound, QuestionError, StoreMisconfigured
+from flowledger.questions import RecentCall, StoredCall
 from flowledger.questions.over import RANKS
 
 __all__ = ["call", "calls"]
@@ -75,8 +76,16 @@ def call(shown: Shown, rest: str) -> Context:
         "bars": bars_of(steps),
         "input_price": _per_million(found.input_cost_usd, found.input_tokens),
         "output_price": _per_million(found.output_cost_usd, found.output_tokens),
+        "proof": _proof(shown, found),
         "has_run": shown.ledger.has_run(found.id),
     }
+
+
+def _proof(shown: Shown, call: StoredCall) -> CallProof | None:
+    try:
+        return prove_call(shown.settings.tracking_uri, call.id, call.received_ms)
+    except (NotFound, StoreMisconfigured):
+        return None
 
 
 def messages_of(prompt: Any) -> list[tuple[str, Any]]:
