@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo example test check operate-check bench browser screenshots lock clean
+.PHONY: install demo example test check deploy-check bench browser screenshots lock clean
 
 OPENAIS := openai2 openai3
 
@@ -45,6 +45,7 @@ example: .venv/.installed
 	cd examples/$(NAME) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PWD" PYTHONDONTWRITEBYTECODE=1 $(STUB) ./run $(ARGS)
 
 test: install check browser
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 browser: .venv/.chromium
@@ -67,18 +68,22 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What takes minutes: two versions of the server at once, failover, PgBouncer.
-operate-check: install
-	command -v pgbouncer >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends pgbouncer; }
-	SLOW_TESTS=1 $(BIN)/pytest -n $(JOBS) tests/operating tests/test_migrate.py $(ARGS)
+# What of deploy/ and of operating a machine without a cluster can run: some ten minutes.
+deploy-check: install
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose npm pgbouncer
+	SLOW_TESTS=1 $(BIN)/pytest tests/deploy deploy/checks tests/operating tests/test_migrate.py $(ARGS)
 
 bench: install
 	$(BIN)/python -m bench $(ARGS)
 
+# An image runs what the tests ran.
+IMAGE := --constraint requirements/dev.txt
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade
 
 lock: .venv/.uv
 	$(LOCK) --extra dev pyproject.toml --output-file requirements/dev.txt
+	$(LOCK) $(IMAGE) --extra server --extra postgres --extra s3 pyproject.toml --output-file requirements/server.txt
+	$(LOCK) $(IMAGE) --extra all pyproject.toml requirements/examples.in --output-file requirements/examples.txt
 	for name in $(OPENAIS); do $(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
 
 clean:

@@ -18,6 +18,10 @@ COUNTS = {
     "active_runs": "SELECT count(*) FROM runs"
     " WHERE status = 'RUNNING' AND lifecycle_stage = 'active'",
 }
+SIZE = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    "postgresql": "SELECT pg_database_size(current_database())",
+}
 EXPERIMENTS_OF = sa.text(
     "SELECT e.name FROM experiments e JOIN runs r ON r.experiment_id = e.experiment_id"
     " WHERE r.run_uuid IN :ids"
@@ -75,6 +79,15 @@ class Database:
             StoreUnavailable: the database does not answer.
         """
         return {name: int(self._scalar(query)) for name, query in COUNTS.items()}
+
+    def size(self) -> int:
+        """How many bytes it takes, indexes and MLflow's tables included.
+
+        Raises:
+            StoreUnavailable: it does not answer.
+        """
+        kind = "sqlite" if self._file else "postgresql"
+        return int(self._scalar(SIZE[kind]))
 
     def experiment_name(self, experiment_id: int) -> str | None:
         """The name of one of MLflow's experiments, None where there is no such.
