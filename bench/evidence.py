@@ -1,4 +1,4 @@
-"""Evidence: records verified a second, what a check of all calls takes, and what the chain costs."""
+"""Evidence: calls verified a second, what a check of all takes, and what the chain costs."""
 
 import time
 from collections.abc import Callable

@@ -208,16 +208,24 @@ def vars_of(counted: Any) -> list[int]:
 
 
 def test_everything_old_can_go_with_its_counts(database_uri: str, tmp_path: Path) -> None:
-    old = a_call(start_ns=NOW_NS - 200 * DAY_NS, producer=PRODUCER, seq=next(numbers))
+    job = Job(id=new_id(), producer=PRODUCER, seq=next(numbers), start_ns=NOW_NS, name="nightly")
+    place = Place(root_id=job.id, parent_id=job.id, experiment="Default")
+    old = a_call(
+        start_ns=NOW_NS - 200 * DAY_NS,
+        producer=PRODUCER,
+        seq=next(numbers),
+        parent_id=job.id,
+        place=place,
+    )
     new = a_call(producer=PRODUCER, seq=next(numbers))
-    fill(database_uri, tmp_path, [old, new])
+    fill(database_uri, tmp_path, [job, old, new])
 
     purge(
         database_uri, NOW_NS // 10**6 - 1000, by="cron", reason="r", everything=True, vacuum=False
     )
 
     assert new.id == scalar(database_uri, "SELECT id FROM llm_calls")
-    assert 1 == scalar(database_uri, "SELECT count(*) FROM runs")
+    assert 2 == scalar(database_uri, "SELECT count(*) FROM runs")
     proof = verify(database_uri)
     assert (True, 1, ["purge"]) == (proof.intact, proof.calls, [e.kind for e in proof.events])
     assert_true_sums(database_uri)

@@ -206,3 +206,4 @@ def test_a_call_without_a_secret_is_kept_as_it_was_encoded() -> None:
     call = a_call()
     payload = encode(call)
     assert payload is privacy_of(Settings()).apply(call, payload)
+    assert payload is privacy_of(Settings(redact="keys")).apply(call, payload)

@@ -169,7 +169,8 @@ def test_calls_stored_before_there_was_a_rollup_are_in_it(database_uri: str) -> 
             f"UPDATE llm_calls SET {' = NULL, '.join(derived.split(', '))} = NULL"
         )
         connection.exec_driver_sql("DROP VIEW llm_measured")
-        for table in (*ROLLED_UP, "llm_tags", "llm_groups", "llm_records", "llm_artifacts"):
+        later = ("llm_records", "llm_artifacts", "llm_chain", "llm_erasures", "llm_erased")
+        for table in (*ROLLED_UP, "llm_tags", "llm_groups", *later, "llm_rejected"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         undo_columns(connection)
         connection.exec_driver_sql("DELETE FROM llm_schema WHERE version >= 4")

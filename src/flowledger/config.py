@@ -114,7 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, Provider] = msgspec.field(default_factory=dict)
     capture_content: str = "full"
     capture_content_of: dict[str, str] = msgspec.field(default_factory=dict)
-    redact: str = "keys"
+    redact: str = ""
     evidence: dict[str, Any] = msgspec.field(default_factory=dict)
     signing_key: str = ""
 

@@ -44,9 +44,23 @@ _key = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
-_KEY_SIGNS = re.compile(
-    r"[spr]k[-_]|gh[pousr]_|github_pat_|glpat-|hf_|xox|A[KS]IA|AIza|flk_|eyJ|earer |PRIVATE KEY"
+# Looked for first, in bytes: a search for each takes less than one expression over all.
+_KEY_SIGNS = (
+    *("sk-", "sk_", "pk-", "pk_", "rk-", "rk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "hf_"),
+    *(
+        "github_pat_",
+        "glpat-",
+        "xox",
+        "AKIA",
+        "ASIA",
+        "AIza",
+        "flk_",
+        "eyJ",
+        "earer ",
+        "PRIVATE KEY",
+    ),
 )
+_KEY_BYTES = tuple(sign.encode() for sign in _KEY_SIGNS)
 _email = re.compile(
     r"[A-Za-z0-9._%+'-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}"
 )
@@ -65,7 +79,7 @@ _cut_off = re.compile(r"[\w@.+%-][\w@.+% -]{0,63}(?= \[cut: \d)")
 
 def without_keys(text: str) -> str:
     """The text without API keys, tokens and private keys of the forms that are in wide use."""
-    return _key.sub("[key]", text) if _KEY_SIGNS.search(text) else text
+    return _key.sub("[key]", text) if any(sign in text for sign in _KEY_SIGNS) else text
 
 
 def without_email(text: str) -> str:
@@ -144,7 +158,7 @@ class Privacy:
 
     def _may_hold(self, payload: bytes) -> bool:
         """Whether a redactor could find something; most calls hold no key."""
-        return not self._keys_alone or _may_hold_keys(payload) is not None
+        return not self._keys_alone or any(sign in payload for sign in _KEY_BYTES)
 
     def _redacted(self, record: Record) -> Record:
         fields = {}
@@ -336,9 +350,6 @@ def _texts(values: list[Any]) -> list[str]:
         elif isinstance(value, list):
             todo += value
     return found
-
-
-_may_hold_keys = re.compile(_KEY_SIGNS.pattern.encode()).search
 
 
 def _masked_card(found: re.Match[str]) -> str:

@@ -299,9 +299,9 @@ class _Work:
         with writer.transaction() as cursor:
             _overwrite_freed(writer, cursor)
             if everything and name == "calls":
-                scrub(writer, cursor, ids, None)  # also where a job's trace shows them
+                shown = scrub(writer, cursor, ids, None).rows  # in the trace of a job around them
                 sum_again(cursor, remove_rows(writer, cursor, ids))
-                leaves = Leaves([[]], [(bytes.fromhex(one), 0, b"") for one in ids])
+                leaves = Leaves([[]], [(bytes.fromhex(one), 0, b"") for one in ids], shown)
             else:
                 leaves = scrub(writer, cursor, ids, renaming)
                 cursor.executemany(

@@ -39,6 +39,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 __all__ = ["BulkSink", "open_bulk"]
 
 FIRST_ANALYZE = 2_000
+LONGEST_REASON = 200  # what a database says of a record may quote it
 
 _Errors: TypeAlias = tuple[type[Exception], ...]
 _id = re.compile(r"[0-9a-f]{32}")
@@ -127,7 +128,8 @@ class BulkSink:
     def _note_refused(self, payloads: Sequence[bytes], refusals: Sequence[Refusal]) -> None:
         """Keep which numbers were refused, so that evidence can tell them from lost ones."""
         now_ms = time.time_ns() // 1_000_000
-        keys = [(*number_of(payloads[one.place]), ledger_text(one.reason)) for one in refusals]
+        short = [one._replace(reason=one.reason[:LONGEST_REASON]) for one in refusals]
+        keys = [(*number_of(payloads[one.place]), ledger_text(one.reason)) for one in short]
         rows = [(producer, seq, reason, now_ms) for producer, seq, reason in keys if producer]
         if rows:
             with self._told(), self._writer.transaction() as cursor:
