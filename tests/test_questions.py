@@ -16,8 +16,10 @@ from flowledger.questions import (
     Ledger,
     LedgerSize,
     Losses,
+    RecentCall,
     catalog,
 )
+from flowledger.questions.around import SpanOf
 from flowledger.questions.catalog import parse
 from flowledger.questions.engine import open_engine
 from flowledger.questions.rows import CallRow, Chain, ChainChange
@@ -55,6 +57,10 @@ ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
     "run_tag": ("value",),
     "experiments": Experiment,
     "features_of_experiments": FeatureOf,
+    "call_around": ("id", "parent_id", "name", "success"),
+    "run_around": ("id", "parent_id", "name", "success"),
+    "spans_around": SpanOf,
+    "calls_made_in": RecentCall,
 }
 VALUES = {
     "limit": 5,

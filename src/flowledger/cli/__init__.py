@@ -11,24 +11,28 @@ from typing import Any
 
 import click
 
-from flowledger.errors import ConfigError, FlowledgerError, NotFound
+from flowledger.errors import ConfigError, FlowledgerError, NotFound, QuestionError
 
 __all__ = ["main"]
 
 COMMANDS = {
     "collect": "Ship what waits in journals to the store.",
+    "compare": "Compare models side by side, and say how sure the differences are.",
     "demo": "See it work: a small application, its calls, and what the ledger says.",
     "docs": "Add, list, search and remove the documents that chat answers from.",
     "doctor": "Say what is configured, what waits, what was rejected, and what to do.",
     "erase": "Take everything of a user out of the record, for good.",
     "evidence": "Check that the record is complete, prove it untouched, export it signed.",
+    "export": "Write every call of a window as JSON lines, CSV or Parquet.",
     "keys": "Make, list and revoke keys, and the key that signs evidence.",
     "purge": "Take old content out of the record, for good.",
     "recent": "List the latest calls.",
     "replay": "Replay a trace of LLM arrivals through a real client.",
+    "report": "Write a report with charts as HTML, PDF, Markdown or JSON.",
     "run": "Run a program and record the calls of its LLM clients.",
     "server": "Run the server: MLflow's pages and API, ingest, /metrics, on one port.",
     "show": "Show everything recorded about one call.",
+    "stats": "Add up calls by model, feature, user or day, with bars.",
     "version": "Print the version.",
 }
 
@@ -72,4 +76,6 @@ def main() -> None:
 
 
 def _exit_code(exc: FlowledgerError) -> int:
-    return 2 if isinstance(exc, ConfigError) else 1 if isinstance(exc, NotFound) else 3
+    return (
+        2 if isinstance(exc, ConfigError | QuestionError) else 1 if isinstance(exc, NotFound) else 3
+    )

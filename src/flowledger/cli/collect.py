@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 from flowledger import config
+from flowledger.cli.text import print_json
 from flowledger.config import Destination
 from flowledger.shipping.collector import (
     IDLE_SECONDS,
@@ -27,8 +29,9 @@ from flowledger.shipping.collector import (
     show_default=True,
     help="With --once: longest time per destination, in seconds.",
 )
+@click.option("--json", "as_json", is_flag=True, help="With --once: print JSON.")
 @click.option("--detached", is_flag=True, hidden=True)
-def command(once: bool, timeout: float, detached: bool) -> None:
+def command(once: bool, timeout: float, as_json: bool, detached: bool) -> None:
     """Ship what waits in journals to the store.
 
     Applications start a collector by themselves when they need one; run this as a sidecar, or with
@@ -48,9 +51,22 @@ def command(once: bool, timeout: float, detached: bool) -> None:
         force=True,
     )
     if once:
-        failures = [_once(*place, settings.token, timeout) for place in destinations(settings)]
-        sys.exit(3 if any(failures) else 0)
+        emptied = [_once(*place, settings.token, timeout) for place in destinations(settings)]
+        if as_json:
+            print_json(emptied)
+        else:
+            for one in emptied:
+                click.echo(f"{one.place}: {one.error or one.said}", err=bool(one.error))
+        sys.exit(3 if any(one.error for one in emptied) else 0)
     _stay(settings, idle_seconds=IDLE_SECONDS if detached else None)
+
+
+class _Emptied(msgspec.Struct, frozen=True):
+    """What became of the journals of one destination; `error` says why something is left."""
+
+    place: str
+    said: str | None
+    error: str | None = None
 
 
 def _stay(settings: config.Settings, idle_seconds: float | None) -> None:
@@ -65,13 +81,11 @@ def _stay(settings: config.Settings, idle_seconds: float | None) -> None:
         collector.run(ours, idle_seconds=idle_seconds)
 
 
-def _once(folder: Path, destination: Destination, token: str, timeout: float) -> bool:
-    """Empty one folder; whether something is left."""
+def _once(folder: Path, destination: Destination, token: str, timeout: float) -> _Emptied:
+    """Empty one folder."""
+    place = destination.redacted().tracking_uri
     with collector_lock(folder) as ours:
         if not ours():
-            click.echo(f"{destination.redacted().tracking_uri}: a collector already ships this")
-            return False
+            return _Emptied(place, "a collector already ships this")
         error = Collector(folder, destination, token).run_once(timeout=timeout)
-    uri = destination.redacted().tracking_uri
-    click.echo(f"{uri}: {error or 'every journal is shipped'}", err=bool(error))
-    return error is not None
+    return _Emptied(place, None if error else "every journal is shipped", error)

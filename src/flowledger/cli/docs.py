@@ -36,7 +36,8 @@ def command() -> None:
 
 @command.command("add")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-def add(paths: tuple[Path, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def add(paths: tuple[Path, ...], as_json: bool) -> None:
     """Add files, and every file of a known kind in folders: text, Markdown, HTML, PDF.
 
     A file that changed takes the place of what was there; one that did not is left alone. A file
@@ -50,10 +51,14 @@ def add(paths: tuple[Path, ...]) -> None:
     for batch in batches(reading.documents(paths), PASSAGES_A_TRANSACTION):
         library.add(batch)
         passages += sum(len(document.passages) for document in batch)
-    click.echo(
-        f"added {number(reading.added)} documents in {number(passages)} passages; "
-        f"{number(reading.unchanged)} had not changed"
-    )
+    if as_json:
+        counts = {"added": reading.added, "passages": passages, "unchanged": reading.unchanged}
+        print_json({**counts, "failed": reading.failed})
+    else:
+        click.echo(
+            f"added {number(reading.added)} documents in {number(passages)} passages; "
+            f"{number(reading.unchanged)} had not changed"
+        )
     if reading.failed:
         raise SystemExit(1)
 
@@ -127,16 +132,7 @@ def search(query: str, limit: int, as_json: bool) -> None:
     elif not found:
         raise NotFound("no passage holds any of these words")
     else:
-        cells = (
-            [
-                f"{s.score:.3g}",
-                Path(s.source).name,
-                s.place or "-",
-                " ".join(s.text.split())[:SHOWN],
-            ]
-            for s in found
-        )
-        print_table(FOUND, cells)
+        print_table(FOUND, map(_cells, found))
 
 
 def _cells(found: "Source") -> list[str]:

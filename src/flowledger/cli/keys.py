@@ -42,12 +42,16 @@ def command() -> None:
 
 @command.command("create")
 @click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_of_database
-def create(name: str, backend_store_uri: str | None) -> None:
+def create(name: str, as_json: bool, backend_store_uri: str | None) -> None:
     """Make a key called NAME and print its token, this once."""
     with _keys(backend_store_uri, make=True) as keys:
         token = keys.create(name)
-    click.echo(token)
+    if as_json:
+        print_json({"name": name, "token": token})
+    else:
+        click.echo(token)
     click.echo(
         "This is shown once. Set it as FLOWLEDGER_TOKEN where the application runs.", err=True
     )

@@ -13,6 +13,7 @@ from flowledger.cli.text import duration, print_json, printable
 
 if TYPE_CHECKING:
     from flowledger.questions import StoredCall
+    from flowledger.questions.around import Around
 
 MOST_CHARACTERS = 2_000
 Pairs = Iterable[tuple[str, Any]]
@@ -46,14 +47,15 @@ def command(call_id: str, full: bool, as_json: bool) -> None:
     """
     with open_ledger(config.load().tracking_uri) as ledger:
         call = ledger.call(call_id)
+        found = ledger.around(call)
     if as_json:
-        print_json(call)
+        print_json({**msgspec.structs.asdict(call), **msgspec.structs.asdict(found)})
         return
-    for line in _record(call, None if full else MOST_CHARACTERS):
+    for line in _record(call, found, None if full else MOST_CHARACTERS):
         click.echo(printable(line))
 
 
-def _record(call: "StoredCall", longest: int | None) -> Iterator[str]:
+def _record(call: "StoredCall", around: "Around", longest: int | None) -> Iterator[str]:
     """The record as text, in the order it is read: who, how, how much, what."""
     yield "=== MLflow Record ==="
     yield from _section("RUN IDENTIFICATION", _identification(call))
@@ -64,6 +66,10 @@ def _record(call: "StoredCall", longest: int | None) -> Iterator[str]:
     yield from _text("PROMPT", _as_text(call.content.prompt), longest)
     yield from _text("RESPONSE", _as_text(call.content.response), longest)
     yield from _section("TOOLS", _tools(call))
+    yield from _text("SOURCES", _as_text(around.sources or None), longest)
+    yield from _section("PART OF", _part_of(around))
+    yield from _section("CALLS INSIDE", _inside(around))
+    yield from _text("SPANS", "\n".join(_spans(call, around)), None)
     yield from _section("ERROR", _error(call))
     yield from _text("STACK", call.content.stack, longest)
     yield from _text("NOTES", "\n".join(call.notes), None)
@@ -138,7 +144,7 @@ def _parameters(call: "StoredCall") -> Pairs:
         ("provider", call.provider),
         ("kind", call.kind),
         ("feature", call.feature),
-        ("operation", call.operation),
+        ("operation", call.operation or None),
         ("function", call.function),
         *call.settings.items(),
         ("user_id", call.user_id),
@@ -183,6 +189,32 @@ def _tools(call: "StoredCall") -> Pairs:
     for tool in call.content.tool_calls:
         result = "" if tool.result is None else f" -> {tool.result}"
         yield tool.name, (tool.arguments or "{}") + result
+
+
+def _part_of(around: "Around") -> Pairs:
+    for one in around.part_of:
+        yield one.kind, f"{one.name}, {one.id}" + ("" if one.success else ", failed")
+
+
+def _inside(around: "Around") -> Pairs:
+    for one in around.calls_inside:
+        state = "ok" if one.success else f"failed: {one.error_type}"
+        yield one.id, f"{one.operation}, {one.model or '-'}, {duration(one.latency_ms)}, {state}"
+
+
+def _spans(call: "StoredCall", around: "Around") -> Iterator[str]:
+    """The spans of a trace one below the other, each after when it began."""
+    if len(around.spans) < 2:
+        return
+    first = min(span.start_ns for span in around.spans)
+    depths: dict[str | None, int] = {}
+    for span in around.spans:
+        depths[span.span_id] = depth = depths.get(span.parent_span_id, -1) + 1
+        began = duration((span.start_ns - first) / 1e6)
+        took = "under way" if span.end_ns is None else duration((span.end_ns - span.start_ns) / 1e6)
+        failed = ", failed" if span.status == "ERROR" else ""
+        here = "  <- this call" if span.span_id == call.id[16:] else ""
+        yield f"{began:>10}  {'  ' * depth}{span.name}: {took}{failed}{here}"
 
 
 def _error(call: "StoredCall") -> Pairs:

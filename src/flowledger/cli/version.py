@@ -3,9 +3,14 @@
 import click
 
 import flowledger
+from flowledger.cli.text import print_json
 
 
 @click.command()
-def command() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
     """Print the version."""
-    click.echo(flowledger.__version__)
+    if as_json:
+        print_json({"version": flowledger.__version__})
+    else:
+        click.echo(flowledger.__version__)

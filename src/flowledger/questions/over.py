@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from flowledger import latency
 from flowledger.errors import QuestionError
 from flowledger.questions.rows import (
+    EveryCall,
     FailedCall,
     Found,
     Lag,
@@ -19,6 +20,7 @@ from flowledger.questions.rows import (
     Period,
     PeriodSlice,
     PromptSlice,
+    ReceivedCall,
     RecentCall,
     Run,
     Session,
@@ -73,6 +75,11 @@ MOST_MINUTES = 1440
 MOST_ROWS = 10_000
 SHORTEST_STRETCH_MS, LONGER = 60_000, 8
 
+SPAN = (
+    "(SELECT s.content FROM spans s"
+    " WHERE s.trace_id = 'tr-' || c.id AND s.span_id = SUBSTR(c.id, 17))"
+)
+
 PAGE_TOKEN = r"([0-9]{1,15})-(.{1,8000})"
 _token = re.compile(PAGE_TOKEN, re.DOTALL)
 
@@ -88,6 +95,7 @@ class Over:
         window: of time.
         filters: which calls.
         experiments: the name of every experiment by its id.
+        stream: asks as `ask` does, and reads rows as they are wanted.
     """
 
     def __init__(
@@ -96,9 +104,11 @@ class Over:
         window: Window,
         filters: Filters,
         experiments: dict[int, str],
+        stream: Callable[..., Iterator[Any]],
     ) -> None:
         self.window = window
         self._question = ask
+        self._stream = stream
         self._filters = filters
         self._experiments = experiments
 
@@ -233,6 +243,36 @@ class Over:
         """
         return self._paged(RecentCall, "calls_page", limit, page, ("start_ms", "id"))
 
+    def received(self, since_ms: int) -> Iterator[ReceivedCall]:
+        """Calls that were stored from a moment on, whenever they began, in the order of storing."""
+        sources = self._sources()
+        holes = {"matching": sources.matching}
+        at: dict[str, Any] = {"after_ms": since_ms, "after_id": "", "limit": MOST_ROWS}
+        while rows := self._ask(ReceivedCall, "calls_received", sources, holes, **at):
+            yield from rows
+            at |= {"after_ms": rows[-1].received_ms, "after_id": rows[-1].id}
+
+    def count(self) -> int:
+        """How many calls the window has, those that only group others included."""
+        sources = self._sources()
+        return self._ask(_Count, "calls_count", sources, {"calls": sources.calls})[0].calls
+
+    def every(self, *, content: bool = False) -> Iterator[EveryCall]:
+        """Each call of the window in the order in which they began, as it was when this was asked.
+
+        Rows are read as they are wanted, so it does not matter how many there are.
+
+        Args:
+            content: whether to read prompts and responses from the traces that hold them.
+        """
+        sources = self._sources()
+        holes = {"calls": sources.calls, "span": SPAN if content else "NULL"}
+        return self._stream(EveryCall, "every_call", holes, sources.parameters)
+
+    def experiment(self, experiment_id: int) -> str | None:
+        """The name of an experiment; None when it was removed."""
+        return self._experiments.get(experiment_id)
+
     def ranked(
         self, by: str, limit: int = 50, page: str | None = None, *, ascending: bool = False
     ) -> Page[RecentCall]:
@@ -364,6 +404,10 @@ class Over:
 
 class _Bucket(msgspec.Struct):
     latency_bucket: int
+    calls: int
+
+
+class _Count(msgspec.Struct):
     calls: int
 
 

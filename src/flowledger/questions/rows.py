@@ -15,6 +15,7 @@ __all__ = [
     "Chain",
     "ChainChange",
     "Content",
+    "EveryCall",
     "Experiment",
     "FailedCall",
     "FeatureOf",
@@ -27,6 +28,7 @@ __all__ = [
     "Period",
     "PeriodSlice",
     "PromptSlice",
+    "ReceivedCall",
     "RecentCall",
     "Run",
     "Session",
@@ -64,6 +66,12 @@ class RecentCall(_Row, frozen=True):
     latency_ms: float
     success: bool
     error_type: str | None
+
+
+class ReceivedCall(RecentCall, frozen=True):
+    """A call in a list of what was stored last."""
+
+    received_ms: int
 
 
 class Found(RecentCall, frozen=True):
@@ -125,8 +133,8 @@ class Step(_Row, frozen=True):
     call_id: str | None
 
 
-class _CallColumns(_Row, frozen=True):
-    """The columns that describe one call."""
+class _CallFacts(_Row, frozen=True):
+    """What describes one call."""
 
     id: str
     producer_id: str
@@ -171,6 +179,19 @@ class _CallColumns(_Row, frozen=True):
     prompt_name: str | None
     prompt_version: str | None
     prompt_hash: str | None
+
+
+class EveryCall(_CallFacts, frozen=True):
+    """One call as an export reads it; `span` is its trace's one span, as JSON."""
+
+    details: str
+    content: str | None
+    span: str | None
+
+
+class _CallColumns(_CallFacts, frozen=True):
+    """One call, and the process that made it."""
+
     process_host: str | None
     process_pid: int | None
     process_source: str | None

@@ -60,7 +60,12 @@ class Sources:
     @property
     def calls(self) -> str:
         """The condition on a row of `llm_calls`, or of `llm_measured`."""
-        return " AND ".join([_between(self._window.start_ms, self._window.end_ms), *self._single])
+        return f"{_between(self._window.start_ms, self._window.end_ms)} AND {self.matching}"
+
+    @property
+    def matching(self) -> str:
+        """The same condition whenever the call began."""
+        return " AND ".join(self._single) or "1 = 1"
 
     def measured(self, hours: int = HOURS_OF_A_DAY) -> str:
         """Measures with the dimensions of groups and the time, in spans of 24 hours or of 1."""

@@ -28,7 +28,7 @@ from flowledger.server.analytics.experiments import recreate
 from flowledger.server.analytics.parameters import About, Days, Limit
 from flowledger.server.problems import documented
 
-__all__ = ["router"]
+__all__ = ["report", "router"]
 
 PREFIX = "/api/analytics/mlflow"
 LATEST_ERRORS = 10
@@ -113,7 +113,7 @@ class _Analytics:
     async def report(self, request: Request, about: About, days: Days = 30) -> Report:
         """Overview, trends, errors, models and prompts over one window."""
         return await self._asker.ask(
-            request, lambda ledger, may: _report(about.over(ledger, may, days), days)
+            request, lambda ledger, may: report(about.over(ledger, may, days), days)
         )
 
     async def health(self, request: Request) -> Health:
@@ -185,7 +185,13 @@ def _prompts(over: Over, days: int) -> PromptAnalysis:
     return PromptAnalysis(period_days=days, prompt_analysis=rows)
 
 
-def _report(over: Over, days: int) -> Report:
+def report(over: Over, days: int) -> Report:
+    """Overview, trends, errors, models and prompts over one window.
+
+    Args:
+        over: the window.
+        days: how many days it has.
+    """
     sums = over.sums()
     return Report(
         period_days=days,
