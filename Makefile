@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo test check bench browser screenshots lock clean
+.PHONY: install demo example test check deploy-check bench browser screenshots lock clean
 
 OPENAIS := openai2 openai3
 
@@ -37,7 +37,15 @@ install: .venv/.installed $(OPENAIS:%=.venv-%/.installed)
 demo: .venv/.installed
 	$(BIN)/flowledger demo $(ARGS)
 
+# NAME is a folder of examples/, ARGS what its `run` takes. Without a key the stub stands in.
+STUB := $(if $(OPENAI_API_KEY)$(ANTHROPIC_API_KEY),,python -m flowledger.testing.llm --)
+
+example: .venv/.installed
+	@test -x "examples/$(NAME)/run" || { echo "make example NAME=... takes one of:" $(notdir $(patsubst %/run,%,$(wildcard examples/*/run))); exit 1; }
+	cd examples/$(NAME) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PWD" PYTHONDONTWRITEBYTECODE=1 $(STUB) ./run $(ARGS)
+
 test: install check browser
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 browser: .venv/.chromium
@@ -60,13 +68,22 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What of deploy/ and of operating a machine without a cluster can run: some ten minutes.
+deploy-check: install
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose npm pgbouncer
+	SLOW_TESTS=1 $(BIN)/pytest tests/deploy deploy/checks tests/operating tests/test_migrate.py $(ARGS)
+
 bench: install
 	$(BIN)/python -m bench $(ARGS)
 
+# An image runs what the tests ran.
+IMAGE := --constraint requirements/dev.txt
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade
 
 lock: .venv/.uv
 	$(LOCK) --extra dev pyproject.toml --output-file requirements/dev.txt
+	$(LOCK) $(IMAGE) --extra server --extra postgres --extra s3 pyproject.toml --output-file requirements/server.txt
+	$(LOCK) $(IMAGE) --extra all pyproject.toml requirements/examples.in --output-file requirements/examples.txt
 	for name in $(OPENAIS); do $(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
 
 clean:

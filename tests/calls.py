@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from flowledger.config import WRITTEN_NAMES
 from flowledger.records import Actor, Call, Kind, Outcome, Prompt, ToolCall, Usage, new_id
 
 __all__ = ["NOW_NS", "a_call", "any_call"]
@@ -84,5 +85,6 @@ def any_call() -> st.SearchStrategy[Call]:
         metrics=st.dictionaries(text, st.floats(), max_size=3),
         tags=a_map,
         notes=st.lists(text, max_size=2),
+        also_as=st.dictionaries(st.sampled_from(WRITTEN_NAMES), text, max_size=2),
         unknown=st.dictionaries(st.from_regex(r"new_[a-z]{1,8}", fullmatch=True), plain_values),
     )

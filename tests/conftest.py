@@ -20,9 +20,10 @@ from hypothesis import settings
 settings.register_profile("flowledger", deadline=None, max_examples=60)
 settings.load_profile("flowledger")
 
-# Nothing of the machine's own settings reaches a test.
+# Nothing of the machine's own settings reaches a test, but for where the documents are.
 for name in [name for name in os.environ if name.startswith(("FLOWLEDGER_", "MLFLOW_"))]:
-    del os.environ[name]
+    if name != "FLOWLEDGER_SEEDS":
+        del os.environ[name]
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["answers_at", "free_port", "mlflow_server"]
 
-START_SECONDS = 90
+START_SECONDS = 240
 
 
 def free_port() -> int:

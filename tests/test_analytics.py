@@ -253,6 +253,8 @@ def test_the_report_holds_all_of_them(get: Get) -> None:
         ({"tag": "current_tab=' OR ''='"}, 0),
         ({"persona_id": "%"}, 0),
         ({"provider": "openai"}, 5),
+        ({"kind": "chat"}, 5),
+        ({"kind": "retrieval"}, 0),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.websockets import WebSocket
 
 import flowledger
-from flowledger.integrations.asgi import HEADERS, FlowledgerMiddleware
+from flowledger.integrations.asgi import HEADERS, FlowledgerMiddleware, outgoing
 from flowledger.records import Call
 from flowledger.testing import capture_calls
 
@@ -149,3 +149,16 @@ def test_nothing_is_left_of_one_request_in_the_next() -> None:
     app = application()
     asked(app, "/async", **SENT)
     assert None is asked(app, "/async").actor.session_id
+
+
+def test_a_context_goes_on_to_another_service_as_headers() -> None:
+    tags = {"request_id": "r-1", "team": "red"}
+    with flowledger.context(user_id="ana", session_id="s-1", audit_reason="café", tags=tags):
+        found = outgoing({**HEADERS, "user_id": "x-user-id", "team": "x-team", "no": "x-no"})
+    assert {
+        "x-session-id": "s-1",
+        "x-request-id": "r-1",
+        "x-user-id": "ana",
+        "x-team": "red",
+    } == found
+    assert {} == outgoing()

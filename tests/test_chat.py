@@ -381,6 +381,20 @@ def test_anthropic_gives_dspy_its_answer_or_a_clear_error(
     assert "dspy cannot use the answer" in result["audit_trail"]["error"]
 
 
+def test_anthropic_is_asked_for_the_form_that_dspy_needs(
+    calls: list[Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StubLLM() as stub:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", stub.root)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "stub")
+        result = flowledger.chat("Why?", "dspy", "claude-sonnet-4-5", reasoning=True)
+        refused = "claude-3-haiku?status=400&fail-times=1&key=form"
+        flowledger.chat("Why?", "dspy", refused, reasoning=True)
+    assert (True, True) == (result["audit_trail"]["success"], bool(result["reasoning"]))
+    asked = [call for call in calls if call.inner_calls == 0]
+    assert [True, True, False] == ["output_config" in call.settings for call in asked]
+
+
 def test_chat_may_be_imported_and_called_in_any_order(calls: list[Call]) -> None:
     package: Any = importlib.import_module("flowledger.chat")
     assert vars(flowledger)["chat"] is package

@@ -5,8 +5,10 @@ import os
 import pty
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -276,6 +278,28 @@ def test_what_the_doctor_prescribes_helps(sqlite_uri: str, tmp_path: Path) -> No
     run("collect", "--once", folder=tmp_path, MLFLOW_TRACKING_URI=sqlite_uri)
     done = run("doctor", folder=tmp_path, MLFLOW_TRACKING_URI=sqlite_uri)
     assert (0, True) == (done.returncode, "All is well." in done.stdout)
+
+
+def test_a_collector_that_drains_ships_what_waits_before_it_leaves(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    journal(sqlite_uri, tmp_path, encode(a_call()), encode(a_call()))
+    with closing(sqlite3.connect(sqlite_uri.removeprefix("sqlite:///"))) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flowledger", "collect", "--drain", "60"],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path, MLFLOW_TRACKING_URI=sqlite_uri),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert any("locked" in line for line in process.stderr)  # so it is backing off
+        process.terminate()
+        other.rollback()
+    assert (0, "") == (process.wait(90), process.communicate()[1].partition("not empty")[1])
+    done = run("recent", "--json", folder=tmp_path, MLFLOW_TRACKING_URI=sqlite_uri)
+    assert 2 == len(json.loads(done.stdout))
 
 
 def test_the_doctor_looks_at_every_destination(sqlite_uri: str, tmp_path: Path) -> None:

@@ -12,14 +12,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
+import msgspec
 import pytest
 import sqlalchemy as sa
+import yaml
 from fastapi import FastAPI
 
 from flowledger.cli import COMMANDS
 from flowledger.config import Settings, load
 from flowledger.server.analytics import analytics_router
+from flowledger.server.settings import ServerSettings
 from flowledger.testing.llm import StubLLM
+from tests.deploy.chart import CHART, rendered
 from tests.servers import answers_at, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -166,6 +171,58 @@ def asks(command: str, place: Path) -> None:
     assert_alike(told, json.loads(shown), command)
 
 
+def renders(command: str, place: Path) -> None:
+    """Helm's own engine makes manifests of what `helm upgrade` is given."""
+    words = shlex.split(command)
+    assert ["helm", "upgrade", "--install"] == words[:3]
+    assert CHART == ROOT / words[4]
+    files = [ROOT / words[at + 1] for at, word in enumerate(words) if word == "--values"]
+    values = yaml.safe_load(files[0].read_text()) if files else {}
+    assert "Deployment" in {manifest["kind"] for manifest in rendered(values)}
+
+
+def names_what_is_there(command: str, place: Path) -> None:
+    """What `kubectl` is told to make or to look at is what the chart refers to or makes."""
+    words = shlex.split(command)
+    made = rendered({}, release="mlflow")
+    if "secret" in words:
+        name, keys = words[words.index("generic") + 1], [w[12:] for w in words if "-file" in w]
+        assert {f"name: {name}\nkey: {key}" for key in keys} == references(made, name)
+    for word in words:
+        kind, slash, name = word.partition("/")
+        if slash and "/" not in name and kind in KINDS:
+            assert (KINDS[kind], name) in {(m["kind"], m["metadata"]["name"]) for m in made}
+    if "-f" in words:
+        manifest = yaml.safe_load((ROOT / words[words.index("-f") + 1]).read_text())
+        kubernetes_validate.validate(manifest, "1.34", strict=True)
+
+
+KINDS = {"svc": "Service", "deploy": "Deployment"}
+
+
+def references(manifests: list[dict[str, Any]], secret: str) -> set[str]:
+    """Which keys of a Secret the manifests read."""
+    text = "\n".join(line.strip() for line in yaml.safe_dump_all(manifests).splitlines())
+    pairs = re.findall(r"^key: (.*)\nname: (.*)$", text, re.MULTILINE)
+    return {f"name: {name}\nkey: {key}" for key, name in pairs if name == secret}
+
+
+def has_its_file(command: str, place: Path) -> None:
+    """What a container engine, a shell or Prometheus' tools are given is there to be read.
+
+    Images cannot be built in a test; `tests/deploy` reads and runs these files otherwise.
+    """
+    words = shlex.split(command)
+    files = [word for word in words if word.startswith("deploy/")]
+    assert files
+    assert [] == [name for name in files if not (ROOT / name).is_file()]
+    if "compose" in words:
+        services = yaml.safe_load((ROOT / files[0]).read_text())["services"]
+        told = words[words.index(files[0]) + 1 :]
+        assert told[0] in ("up", "logs", "exec")
+        assert told[0] == "up" or told[1] in services
+
+
 ANSWERS = [
     answered
     for page in PAGES
@@ -193,6 +250,13 @@ WAYS: dict[str, Callable[[str, Path], None]] = {
     "mlflow": serves,
     "flowledger": runs,
     "curl": asks,
+    "helm": renders,
+    "kubectl": names_what_is_there,
+    "docker": has_its_file,
+    "podman": has_its_file,
+    "sh": has_its_file,
+    "promtool": has_its_file,
+    "amtool": has_its_file,
 }
 
 
@@ -216,6 +280,13 @@ def test_every_route_that_answers_questions_is_shown_with_an_answer() -> None:
 def test_every_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs/settings.md").read_text()
     assert [] == [name for name in Settings.__struct_fields__ if f"| `{name}` |" not in text]
+
+
+def test_every_setting_of_the_server_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs/settings.md").read_text()
+    defaults = msgspec.structs.asdict(ServerSettings())
+    rows = [f"| `{name}` | {value} |".replace("|  |", "| |") for name, value in defaults.items()]
+    assert [] == [row for row in rows if row not in text]
 
 
 def test_every_command_is_named_in_the_changelog() -> None:

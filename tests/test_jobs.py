@@ -123,19 +123,35 @@ def test_nesting_reaches_threads_and_tasks(home: Path) -> None:
     assert {job.id} == {call.place.root_id for call in calls if call.place}
 
 
-def test_what_is_logged_in_a_call_without_a_job_comes_after_the_call(home: Path) -> None:
-    @flowledger.track
+def test_what_is_logged_in_a_call_without_a_job_is_part_of_the_call(home: Path) -> None:
+    @flowledger.track(tags={"team": "a"}, params={"top": 1})
     def call() -> None:
         flowledger.log_metric("score", 1)
+        flowledger.set_tags({"team": "b", "tab": "c"})
+        flowledger.log_params({"top": 2, "k": 3})
+
+    with capture_calls() as calls:
+        call()
+    assert calls == calls.records
+    assert ({"score": 1}, {"team": "b", "tab": "c"}) == (calls[0].metrics, calls[0].tags)
+    assert {"top": 1, "k": 3} == calls[0].params
+
+
+def test_spans_and_a_metrics_history_come_after_their_call(home: Path) -> None:
+    @flowledger.track
+    def call() -> None:
+        for step in range(3):
+            flowledger.log_metric("loss", 1 / (step + 1), step)
         with flowledger.span("inside"):
             pass
 
     with capture_calls() as calls:
         call()
-    made, logged, span = calls.records
+    made, span, logged = calls.records
     assert isinstance(logged, Logged)
     assert isinstance(span, Span)
     assert (made.id, made.id) == (logged.run_id, span.place and span.place.root_id)
+    assert [0, 1, 2] == [metric.step for metric in logged.metrics]
 
 
 def test_a_file_that_is_too_large_is_left_out_and_its_run_says_so(

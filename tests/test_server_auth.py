@@ -43,6 +43,9 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+METRICS_TOKEN = "of prometheus alone"
+
+
 @pytest.fixture(scope="module")
 def server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`flowledger server --auth basic` with two workers, where ana is a user beside the admin."""
@@ -50,11 +53,12 @@ def server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
     with postgres_database(postgres_server) as uri, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_BACKEND_STORE_URI", uri)
         patch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", PASSWORD)
+        patch.setenv("FLOWLEDGER_SERVER_METRICS_TOKEN", METRICS_TOKEN)
         options = ["--port", str(port), "--auth", "basic"]
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flowledger", "server", *options],
-                cwd=folder,  # MLflow keeps its users in a file here
+                cwd=folder,
                 stdout=log,
                 stderr=log,
             )
@@ -81,6 +85,12 @@ def key(server: Server) -> str:
     """The token of a key of this test's own."""
     with open_keys(server.uri, make=True) as keys:
         return keys.create(f"key-{new_id()}")
+
+
+def test_users_are_in_the_database_that_several_servers_share(server: Server) -> None:
+    named = rows(server.uri, "SELECT username FROM users ORDER BY username")
+    assert ["admin", "ana"] == [row["username"] for row in named]
+    assert ["server.log"] == sorted(path.name for path in server.log.parent.iterdir())
 
 
 def test_health_is_for_everybody_and_tells_a_shipper_what_it_talks_to(server: Server) -> None:
@@ -133,6 +143,14 @@ def test_a_key_opens_nothing_else(server: Server, key: str) -> None:
     assert 401 == runs.status
 
 
+def test_the_token_of_prometheus_opens_the_numbers_and_nothing_else(server: Server) -> None:
+    assert 200 == server.get("/metrics", **bearer(METRICS_TOKEN)).status
+    assert 401 == server.get("/metrics", **bearer(METRICS_TOKEN[:-1])).status
+    assert 401 == server.get("/metrics", **bearer("")).status
+    assert 401 == server.get("/api/flowledger/v1/usage?by=model", **bearer(METRICS_TOKEN)).status
+    assert 401 == server.post_calls([a_call()], **bearer(METRICS_TOKEN)).status
+
+
 def test_a_key_that_is_revoked_or_wrong_is_refused_by_every_worker_at_once(
     server: Server, key: str
 ) -> None:
@@ -162,8 +180,10 @@ def test_while_the_database_is_away_nobody_hears_that_a_key_is_wrong(
     postgres.stop()
     try:
         answer = server.post_calls([a_call()], **bearer(key))
+        told = server.metrics(**bearer(METRICS_TOKEN))
     finally:
         postgres.start()
+    assert 0 == told["flowledger_store_up"]
     assert (503, "1") == (answer.status, answer.headers["Retry-After"])
     assert "the database does not answer now, so nobody can log in" in answer.json()["detail"]
     assert 200 == server.post_calls([a_call()], **bearer(key)).status

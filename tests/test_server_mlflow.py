@@ -3,21 +3,28 @@
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+from flowledger.errors import FlowledgerError
+from flowledger.server.analytics import analytics_router
 from flowledger.store.http import CALLS_PATH
+from flowledger.testing.processes import serving
 from tests.calls import a_call
 from tests.server_client import Server, running
+from tests.servers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +40,59 @@ def server(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def client(server: Server) -> MlflowClient:
     """MLflow's own client."""
     return MlflowClient(tracking_uri=server.url)
+
+
+def test_an_app_of_ones_own_passes_the_analytics_on_to_the_server(server: Server) -> None:
+    own = FastAPI()
+    own.include_router(analytics_router(server.url))
+    with TestClient(own) as app:
+        for path in ("mlflow/overview?days=0", "mlflow/health"):
+            there = server.get(f"/api/analytics/{path}")
+            here = app.get(f"/api/analytics/{path}")
+            assert (there.status, there.json()) == (here.status_code, here.json())
+        assert 405 == app.post("/api/analytics/mlflow/overview").status_code
+
+
+def test_an_app_of_ones_own_says_why_its_server_tells_nothing(plain_page: str) -> None:
+    for url, reason in (
+        (plain_page, "start it with `flowledger server`"),
+        (f"http://someone:secret@127.0.0.1:{free_port()}", "does not answer now"),
+    ):
+        own = FastAPI()
+        own.include_router(analytics_router(url))
+        with TestClient(own) as app:
+            answer = app.get("/api/analytics/mlflow/overview")
+        assert (503, True) == (answer.status_code, reason in answer.json()["detail"])
+        assert "secret" not in answer.text
+
+
+@pytest.fixture
+def plain_page(tmp_path: Path) -> Iterator[str]:
+    """A server that knows nothing of ours, as a plain MLflow server does."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    with serving(command, url, tmp_path / "page.log"):
+        yield url
+
+
+def test_a_server_is_not_taken_for_another_one_in_its_place(
+    plain_page: str, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(FlowledgerError, match="take another port"),
+        serving([sys.executable, "-c", ""], plain_page, tmp_path / "log"),
+    ):
+        pass
+
+
+def test_a_server_that_ends_at_once_tells_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such thing')"]
+    with (
+        pytest.raises(FlowledgerError, match="no such thing"),
+        serving(command, f"http://127.0.0.1:{free_port()}", tmp_path / "log"),
+    ):
+        pass
 
 
 def test_runs_go_in_and_come_out(client: MlflowClient) -> None:

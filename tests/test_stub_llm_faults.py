@@ -333,3 +333,31 @@ def test_the_command_says_what_is_wrong() -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"port {port} is not free" in done.stderr
+
+
+def test_a_command_finds_the_stub_where_it_looks_for_openai_and_anthropic() -> None:
+    code = (
+        "import anthropic, openai, sys\n"
+        "asked = [{'role': 'user', 'content': 'hi'}]\n"
+        "chat = openai.OpenAI().chat.completions.create(model='gpt-4o', messages=asked)\n"
+        "message = anthropic.Anthropic().messages.create(\n"
+        "    model='claude-sonnet-4-5', max_tokens=9, messages=asked)\n"
+        "print(chat.model, message.model)\n"
+        "sys.exit(7)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "flowledger.testing.llm", "--", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (7, "gpt-4o claude-sonnet-4-5\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_command_that_is_not_there_is_named() -> None:
+    command = [sys.executable, "-m", "flowledger.testing.llm", "--", "no-such-command"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (1, "Error: no-such-command cannot be run: No such file or directory\n") == (
+        done.returncode,
+        done.stderr,
+    )

@@ -110,6 +110,7 @@ filters = st.builds(
     prompt_version=st.sampled_from([None, None, "1", "h"]),
     user_id=st.sampled_from([None, None, None, "ana", "x" * 300]),
     session_id=st.sampled_from([None, None, None, "s-1"]),
+    kind=st.sampled_from([None, None, "chat", "nothing"]),
     status=st.sampled_from([None, None, "success", "failed"]),
     tag=st.sampled_from([None, None, None, "team=red", "team=' OR 1=1 --"]),
 )
@@ -128,6 +129,7 @@ def meant(call: Call, window: Window, wanted: Filters) -> bool:
         and wanted.prompt_version in (None, call.prompt_version.version or "h")
         and wanted.user_id in (None, call.actor.user_id)
         and wanted.session_id in (None, call.actor.session_id)
+        and wanted.kind in (None, call.kind)
         and wanted.status in (None, "success" if call.outcome.success else "failed")
         and (wanted.tag is None or call.tags[key] == value)
     )

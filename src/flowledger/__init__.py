@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 from typing import TYPE_CHECKING, Any
 
 from flowledger.capture import (
+    call,
     carry,
     configure,
     context,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "achat",
+    "call",
     "carry",
     "chat",
     "configure",

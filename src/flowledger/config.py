@@ -33,9 +33,18 @@ DURABILITY = ("process", "fsync")
 PROTOCOLS = ("openai", "anthropic")
 COLLECTOR = ("auto", "off")
 CAPTURE_CONTENT = ("full", "hashed", "none")
-IN_THE_FILE = ("experiments", "providers", "capture_content_of", "evidence")
+# Our params and metrics in MLflow, each of which may be written under a second name.
+WRITTEN_NAMES = (
+    *("model", "provider", "feature", "operation", "function", "temperature", "max_tokens"),
+    *("prompt", "response", "persona_id", "user_id", "session_id", "audit_reason"),
+    *("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens"),
+    *("cost_usd", "latency_ms", "time_to_first_token_ms", "success"),
+)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+# In the file or as an argument only.
+IN_THE_FILE = ("experiments", "also_as", "providers", "capture_content_of", "evidence")
 SCHEMES = ("sqlite", "postgresql", "http", "https", "file", "")
+LONGEST_SECONDS = 86_400
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
@@ -57,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     experiment: MLflow experiment of a call, a template over `feature`, `persona_id`, `operation`,
         `environment`, `user_id` and `date` (UTC day of the call's start).
     experiments: display name of an experiment by feature; wins over the template.
+    also_as: a second name for some of our params and metrics, under which they are written too.
     environment: where the application runs, when the context does not say.
     store_as: what a call becomes in MLflow: `run+trace`, `run`, `trace`, or `ledger` (only our
         row).
@@ -71,6 +81,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         flowledger server; what is left stays in the journal for the next process.
     token: bearer key for a flowledger server.
     log_level: level of the `flowledger` logger; unset leaves logging alone.
+    connect_seconds: seconds a PostgreSQL database may take to be reached.
+    statement_seconds: seconds PostgreSQL may take for one statement of a batch or a question; then
+        it is ended, and the batch is delivered again.
     chat_model: the model of `chat` when none is named.
     chat_fallbacks: models to ask in turn when that one fails, separated by commas.
     chat_timeout: seconds one attempt at a provider may take.
@@ -93,6 +106,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: str = ""
     experiment: str = "{feature}"
     experiments: dict[str, str] = msgspec.field(default_factory=dict)
+    also_as: dict[str, str] = msgspec.field(default_factory=dict)
     environment: str | None = None
     store_as: str = "run+trace"
     max_content_bytes: int = 256 * KIB
@@ -105,6 +119,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     exit_timeout: float = 2.0
     token: str = ""
     log_level: str = ""
+    connect_seconds: float = 10.0
+    statement_seconds: float = 40.0
     chat_model: str = "openai/gpt-4o-mini"
     chat_fallbacks: str = ""
     chat_timeout: float = 120.0
@@ -125,6 +141,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             tracking_uri=self.tracking_uri,
             artifact_root=self.artifact_root,
             store_as=self.store_as,
+            connect_seconds=self.connect_seconds,
+            statement_seconds=self.statement_seconds,
         )
 
     @property
@@ -143,6 +161,8 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     tracking_uri: str
     artifact_root: str
     store_as: str
+    connect_seconds: float = 10.0
+    statement_seconds: float = 40.0
 
     @property
     def key(self) -> str:
@@ -281,11 +301,17 @@ def _check(settings: Settings) -> None:
     ):
         if not least <= getattr(settings, field) <= most:
             raise ConfigError(f"{field} must be from {least} to {most} bytes")
+    for field in ("connect_seconds", "statement_seconds"):
+        if not 0.1 <= getattr(settings, field) <= LONGEST_SECONDS:
+            raise ConfigError(f"{field} must be from 0.1 to {LONGEST_SECONDS} seconds")
     if settings.chat_timeout <= 0 or settings.chat_retries < 0:
         raise ConfigError("chat_timeout must be more than 0, and chat_retries 0 or more")
     for prefix, provider in settings.providers.items():
         if provider.protocol not in PROTOCOLS:
             raise ConfigError(f"providers.{prefix}.protocol: use one of {', '.join(PROTOCOLS)}")
+    odd = sorted(settings.also_as.keys() - set(WRITTEN_NAMES))
+    if odd:
+        raise ConfigError(f"also_as names {', '.join(odd)}; there are: {', '.join(WRITTEN_NAMES)}")
     try:
         scheme = urlsplit(settings.tracking_uri).scheme.partition("+")[0]
     except ValueError as exc:

@@ -200,6 +200,7 @@ class Call(_Base, frozen=True, tag="call"):
     model, this one only groups them. `params`, `metrics` and `tags` are the caller's own, written
     beside ours. `cost_usd` is set only when the caller knows the price better than the price list.
     `place` is where it stands in the trace of a job around it, None when there is none.
+    `also_as` has second names of our params and metrics, under which they are written too.
     `notes` say in plain words what was changed on the way in (cut, replaced).
     """
 
@@ -229,6 +230,7 @@ class Call(_Base, frozen=True, tag="call"):
     tags: dict[str, Any] = msgspec.field(default_factory=dict)
     notes: list[str] = msgspec.field(default_factory=list)
     place: Place | None = None
+    also_as: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Job(_Base, frozen=True, tag="job"):

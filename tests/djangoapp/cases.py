@@ -20,7 +20,7 @@ from django.db import transaction  # noqa: E402
 from django.test import AsyncClient, Client  # noqa: E402
 
 import flowledger  # noqa: E402
-from flowledger.records import Call  # noqa: E402
+from flowledger.records import Call, Job, Logged  # noqa: E402
 from flowledger.testing import capture_calls  # noqa: E402
 from tests.djangoapp.models import Note, Report  # noqa: E402
 
@@ -88,35 +88,41 @@ def test_nobody_is_named_where_nobody_logged_in() -> None:
     assert 32 == len(call.tags["request_id"])
 
 
-def test_a_tracked_model_is_recorded_with_its_fields_when_it_is_saved() -> None:
+def test_a_tracked_model_is_a_run_with_its_fields_when_it_is_saved_and_no_call() -> None:
     with capture_calls() as calls:
         report = Report.objects.create(status="done", issues=3)
         report.status = "checked"
         report.save()
         Note.objects.create(text="not tracked")
-    created, changed = calls
-    assert ["report.created", "report.changed"] == [call.operation for call in calls]
-    assert ({"issues": 3.0}, {"status": "done"}) == (created.metrics, created.params)
-    assert {"status": "checked"} == changed.params
+    begun = [one for one in calls.records if isinstance(one, Job) and one.running]
+    created, changed = begun
+    logged = next(one for one in calls.records if isinstance(one, Logged))
+    assert ["report.created", "report.changed"] == [job.name for job in begun]
+    assert (created.id, [("issues", 3.0)]) == (
+        logged.run_id,
+        [(metric.key, metric.value) for metric in logged.metrics],
+    )
+    assert ({"status": "done"}, {"status": "checked"}) == (created.params, changed.params)
     assert ("pid_verification", "djangoapp.Report") == (
         created.feature,
         created.tags["django_model"],
     )
-    assert "never" not in str(calls)
+    assert [] == calls
+    assert "never" not in str(calls.records)
 
 
 def test_what_is_rolled_back_is_not_recorded() -> None:
     with capture_calls() as calls, transaction.atomic():
         Report.objects.create(status="done")
         transaction.set_rollback(True)
-    assert [] == calls
+    assert [] == calls.records
 
 
 def test_a_field_that_is_not_there_stops_no_save(settings_of: dict[str, Any]) -> None:
     settings_of["TRACKED_MODELS"] = {"djangoapp.Report": ["no_such_field"]}
     with capture_calls() as calls:
         assert Report.objects.create(status="done").pk
-    assert [] == calls
+    assert [] == calls.records
 
 
 @pytest.fixture
@@ -176,6 +182,18 @@ def test_experiments_are_named_by_feature(stored: None) -> None:
     [found] = [one for one in told["experiments"] if one["key"] == "pfd"]
     assert ("pfd", True, True) == (found["name"], found["experiment_id"].isdigit(), told["enabled"])
     assert told["tracking_uri"].startswith("sqlite:///")
+
+
+def test_questions_go_to_a_database_of_their_own_where_calls_go_to_a_server(
+    stored: None, settings_of: dict[str, Any]
+) -> None:
+    settings_of |= {
+        "TRACKING_URI": "http://someone:secret@mlflow:5000",
+        "LEDGER_URI": settings_of["TRACKING_URI"],
+    }
+    told = logged_in("boss").get(f"{TRACKING}/experiments/").json()
+    assert "http://someone@mlflow:5000" == told["tracking_uri"]
+    assert "pfd" in {one["key"] for one in told["experiments"]}
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", "1001", "9" * 50])

@@ -1,5 +1,6 @@
 """Capture: what the application does to be recorded."""
 
+from flowledger.capture.calls import call
 from flowledger.capture.context import context
 from flowledger.capture.decorators import (
     track_custom,
@@ -29,6 +30,7 @@ from flowledger.capture.tracking import track
 from flowledger.capture.wrapping import wrap
 
 __all__ = [
+    "call",
     "carry",
     "configure",
     "context",

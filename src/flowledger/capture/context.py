@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from flowledger import logs
-from flowledger.records import NO_PROMPT, NOBODY, Actor, Place, Prompt, Record
+from flowledger.records import NO_PROMPT, NOBODY, Actor, Logged, Place, Prompt, Record
 
 __all__ = [
     "EMPTY",
@@ -64,6 +64,13 @@ class Pending:
         self._late.append(record)
         if self._keep is not None:
             self.recorded(self._keep)
+
+    def logged(self) -> list[Logged]:
+        """Take back what was logged on this call so far, to become part of it."""
+        own = [one for one in self._late if isinstance(one, Logged) and one.run_id == self.id]
+        for one in own:
+            self._late.remove(one)
+        return own
 
     def recorded(self, keep: Callable[[Record], None]) -> None:
         """The call itself is recorded: hand on what waits for it."""

@@ -12,7 +12,7 @@ from flowledger.capture import recorder
 from flowledger.capture.context import Pending, context, told
 from flowledger.records import Kind, Outcome, Prompt, ToolCall, Usage, new_id
 
-__all__ = ["record"]
+__all__ = ["given_outcome", "given_usage", "record"]
 
 ACTOR = ("user_id", "session_id", "persona_id", "user_role", "audit_reason", "environment")
 
@@ -91,8 +91,8 @@ def record(
             "prompt": prompt,
             "response": response,
             "tool_calls": tool_calls or [],
-            "usage": _usage(usage, input_tokens, output_tokens, notes),
-            "outcome": _outcome(success, error),
+            "usage": given_usage(usage, input_tokens, output_tokens, notes),
+            "outcome": given_outcome(success, error),
             "prompt_version": _prompt(prompt_name, prompt_version, prompt_hash),
             "parent_id": parent_id,
             "cost_usd": cost_usd,
@@ -144,12 +144,13 @@ def _nanoseconds(milliseconds: float | None, notes: list[str]) -> int | None:
     return int(nanoseconds)
 
 
-def _usage(
+def given_usage(
     usage: Usage | Mapping[str, Any] | None,
     input_tokens: int | None,
     output_tokens: int | None,
     notes: list[str],
 ) -> Usage:
+    """The usage that was given in either way; one that cannot be read is left out with a note."""
     given = {"input_tokens": input_tokens, "output_tokens": output_tokens}
     try:
         if isinstance(usage, Usage):
@@ -160,7 +161,8 @@ def _usage(
         return Usage()
 
 
-def _outcome(success: bool, error: BaseException | str | None) -> Outcome:
+def given_outcome(success: bool, error: BaseException | str | None) -> Outcome:
+    """Whether it worked; an error, of whatever kind, makes it a failure."""
     if isinstance(error, BaseException):
         return recorder.failure(error)
     if error is not None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +38,7 @@ from flowledger.records import (
     Producer,
     Record,
     Span,
+    Usage,
     encode,
     new_id,
 )
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 STACK_BYTES = 16 << 10
+NO_USAGE = Usage()
 DEFAULT_EXPERIMENT = "Default"  # MLflow's own
 Keep = Callable[[int, bytes], object]
 
@@ -100,6 +103,7 @@ class Recorder:
             seen: fields of `Call`; None means not seen.
         """
         seq = next(self._numbers)
+        _take_logged(pending, seen)
         call = self._call(seq, pending, context, seen)
         try:
             payload = self._privacy.apply(call, encode_bounded(call, self._longest_content))
@@ -141,19 +145,23 @@ class Recorder:
             seen.setdefault("parent_id", context.parent.id)
         feature = seen.pop("feature", context.feature)
         experiment = seen.pop("experiment", context.experiment)
+        # One that tells tokens or a cost that no call inside it told has asked a model itself.
+        told = "cost_usd" in seen or seen.get("usage", NO_USAGE) != NO_USAGE
+        asked = told and not pending.counted
         return Call(
             id=pending.id,
             producer=self.producer_id,
             seq=seq,
             start_ns=pending.start_ns,
             first_token_ns=seen.pop("first_token_ns", pending.first_token_ns),
-            inner_calls=pending.inner_calls,
+            inner_calls=0 if asked else pending.inner_calls,
             actor=actor,
             feature=feature,
             experiment=experiment
             or self.experiment_of(feature, actor, pending.start_ns, seen.get("operation")),
             prompt_version=seen.pop("prompt_version", context.prompt_version),
             place=context.job_place,
+            also_as=self.settings.also_as,
             **seen,
         )
 
@@ -180,6 +188,23 @@ class Recorder:
             user_id=actor.user_id or "none",
             date=datetime.fromtimestamp(start_ns / 1e9, UTC).date().isoformat(),
         )
+
+
+def _take_logged(pending: Pending, seen: dict[str, Any]) -> None:
+    """Make what was logged on the call part of it; a metric's history stays beside it."""
+    logged = pending.logged()
+    if not logged:
+        return
+    values = [metric for one in logged for metric in one.metrics]
+    times = Counter(metric.key for metric in values)
+    once = {one.key: one.value for one in values if times[one.key] == 1 and one.step == 0}
+    tags = {key: value for one in logged for key, value in one.tags.items()}
+    params = {key: value for one in reversed(logged) for key, value in one.params.items()}
+    seen["tags"] = {**(seen.get("tags") or {}), **tags}
+    seen["params"] = {**params, **(seen.get("params") or {})}
+    seen["metrics"] = {**(seen.get("metrics") or {}), **once}
+    if history := [one for one in values if one.key not in once]:
+        pending.add(msgspec.structs.replace(logged[-1], params={}, tags={}, metrics=history))
 
 
 def _with_experiment(record: Record, experiment: str | None) -> Record:

@@ -18,6 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_KEPT_ITEMS = 10_000
+NOTHING: Mapping[str, str | None] = {}
 
 
 @overload
@@ -209,9 +210,14 @@ class _Tracked:
         return {**named, **kwargs}
 
 
-def inside(pending: Pending) -> "_Under":
-    """While this is entered, calls made here belong to the pending one."""
-    return _Under(pending, {}, NO_PROMPT)
+def inside(pending: Pending, inherited: Mapping[str, str | None] = NOTHING) -> "_Under":
+    """While this is entered, calls made here belong to the pending one.
+
+    Args:
+        pending: the call under way.
+        inherited: `feature` and `experiment` of calls made here that name none.
+    """
+    return _Under(pending, {k: v for k, v in inherited.items() if v is not None}, NO_PROMPT)
 
 
 class _Under:

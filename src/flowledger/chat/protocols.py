@@ -127,6 +127,10 @@ class _Anthropic:
             "max_tokens": step.max_tokens,
             "temperature": min(1.0, step.temperature),
         }
+        if step.response_format is not None:
+            # Not an argument of its own in every version of the package that we work with.
+            form = {"type": "json_schema", "schema": step.response_format["json_schema"]["schema"]}
+            given["extra_body"] = {"output_config": {"format": form}}
         return {**given, **({"system": system} if system else {}), "stream": stream}
 
     def read(self, answer: Any) -> Reply:

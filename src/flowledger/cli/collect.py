@@ -29,17 +29,26 @@ from flowledger.shipping.collector import (
     show_default=True,
     help="With --once: longest time per destination, in seconds.",
 )
+@click.option(
+    "--drain",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="When told to stop: for how many seconds to ship what still waits.",
+)
 @click.option("--json", "as_json", is_flag=True, help="With --once: print JSON.")
 @click.option("--detached", is_flag=True, hidden=True)
-def command(once: bool, timeout: float, as_json: bool, detached: bool) -> None:
+def command(once: bool, timeout: float, drain: float, as_json: bool, detached: bool) -> None:
     """Ship what waits in journals to the store.
 
     Applications start a collector by themselves when they need one; run this as a sidecar, or with
-    --once before a host goes away. It stops on SIGTERM or Ctrl-C after the batch under way.
+    --once before a host goes away. It stops on SIGTERM or Ctrl-C after the batch under way; with
+    --drain after all that waits, which a sidecar needs whose journals go away with it.
 
     \b
     Examples:
       flowledger collect
+      flowledger collect --drain 30
       flowledger collect --once --timeout 300
     """
     if detached:
@@ -58,7 +67,7 @@ def command(once: bool, timeout: float, as_json: bool, detached: bool) -> None:
             for one in emptied:
                 click.echo(f"{one.place}: {one.error or one.said}", err=bool(one.error))
         sys.exit(3 if any(one.error for one in emptied) else 0)
-    _stay(settings, idle_seconds=IDLE_SECONDS if detached else None)
+    _stay(settings, idle_seconds=IDLE_SECONDS if detached else None, drain=drain)
 
 
 class _Emptied(msgspec.Struct, frozen=True):
@@ -69,7 +78,7 @@ class _Emptied(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-def _stay(settings: config.Settings, idle_seconds: float | None) -> None:
+def _stay(settings: config.Settings, idle_seconds: float | None, drain: float) -> None:
     folder = settings.journal_folder
     with collector_lock(folder) as ours:
         if not ours():
@@ -79,6 +88,11 @@ def _stay(settings: config.Settings, idle_seconds: float | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, collector.stop)
         collector.run(ours, idle_seconds=idle_seconds)
+        if drain:
+            last = Collector(folder, settings.destination, settings.token)
+            if error := last.run_once(timeout=drain):
+                click.echo(f"{folder} is not empty: {error}", err=True)
+                sys.exit(3)
 
 
 def _once(folder: Path, destination: Destination, token: str, timeout: float) -> _Emptied:

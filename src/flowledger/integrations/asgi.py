@@ -3,12 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
+
 from flowledger import config
-from flowledger.capture.context import context
+from flowledger.capture.context import context, current, told
 from flowledger.integrations.carrying import extracted
 from flowledger.records import new_id
 
-__all__ = ["HEADERS", "FlowledgerMiddleware", "user_of"]
+__all__ = ["HEADERS", "FlowledgerMiddleware", "outgoing", "user_of"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -65,6 +67,21 @@ class FlowledgerMiddleware:
             if field is not None:
                 found.setdefault(field, value.decode("utf-8", "replace"))
         return found
+
+
+def outgoing(headers: Mapping[str, str] = HEADERS) -> dict[str, str]:
+    """Who asks here, as headers for a request to a service that has this middleware.
+
+    A value that no header takes is left out.
+
+    Args:
+        headers: the header of each field of the context, or of one of its tags.
+    """
+    here = current()
+    known = {**here.tags, **msgspec.structs.asdict(here.actor)}
+    found = {header: known.get(field) for field, header in headers.items()}
+    texts = {header: told(value) for header, value in found.items() if value is not None}
+    return {header: text for header, text in texts.items() if text.isascii() and text.isprintable()}
 
 
 def user_of(scope: Scope) -> dict[str, Any]:

@@ -17,7 +17,7 @@ __all__ = ["SUMS", "Sources"]
 MS_OF_AN_HOUR = 3_600_000
 HOURS_OF_A_DAY = 24
 OF_A_GROUP = ("feature", "persona_id", "provider", "model", "prompt_version")
-OF_A_CALL = ("user_id", "session_id")
+OF_A_CALL = ("user_id", "session_id", "kind")
 # Every measure added up; a sum of no calls is 0.
 SUMS = ", ".join(
     [

@@ -50,6 +50,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     """Which calls are meant; None is any.
 
     experiment: name of an MLflow experiment.
+    kind: one of `flowledger.records.Kind`, such as `chat`.
     status: `success` or `failed`.
     tag: `key=value`, one of the caller's own tags.
     readable: ids of the experiments that may be seen at all; None is every one.
@@ -63,6 +64,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     prompt_version: str | None = None
     user_id: str | None = None
     session_id: str | None = None
+    kind: str | None = None
     status: str | None = None
     tag: str | None = None
     readable: Collection[int] | None = None

@@ -29,7 +29,7 @@ CHALLENGE = {"WWW-Authenticate": 'Basic realm="mlflow", Bearer'}
 class Caller:
     """Who sent a request.
 
-    kind: `anyone` without authentication, `key` or `user` with it.
+    kind: `anyone` without authentication, `key`, `user` or `prometheus` with it.
     name: of the key or the user.
     is_admin: MLflow lets this user do everything.
     """

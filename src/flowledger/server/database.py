@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from flowledger.errors import StoreUnavailable
-from flowledger.store.schema import migrate
+from flowledger.store.schema import UNKNOWN_STEP, migrate, refuse_unknown
 from flowledger.store.writers import answering, open_writer
 
 __all__ = ["Database"]
@@ -17,6 +17,10 @@ COUNTS = {
     "experiments": "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active'",
     "active_runs": "SELECT count(*) FROM runs"
     " WHERE status = 'RUNNING' AND lifecycle_stage = 'active'",
+}
+SIZE = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    "postgresql": "SELECT pg_database_size(current_database())",
 }
 EXPERIMENTS_OF = sa.text(
     "SELECT e.name FROM experiments e JOIN runs r ON r.experiment_id = e.experiment_id"
@@ -61,9 +65,11 @@ class Database:
 
         Raises:
             StoreUnavailable: it does not answer.
+            StoreOutdated: its tables are of a newer flowledger.
         """
         if self._file is not None and not self._file.exists():
             raise StoreUnavailable(f"{self._file} was deleted")
+        refuse_unknown(self._scalar(UNKNOWN_STEP))
         return int(self._scalar("SELECT max(version) FROM llm_schema"))
 
     def counts(self) -> dict[str, int]:
@@ -73,6 +79,15 @@ class Database:
             StoreUnavailable: the database does not answer.
         """
         return {name: int(self._scalar(query)) for name, query in COUNTS.items()}
+
+    def size(self) -> int:
+        """How many bytes it takes, indexes and MLflow's tables included.
+
+        Raises:
+            StoreUnavailable: it does not answer.
+        """
+        kind = "sqlite" if self._file else "postgresql"
+        return int(self._scalar(SIZE[kind]))
 
     def experiment_name(self, experiment_id: int) -> str | None:
         """The name of one of MLflow's experiments, None where there is no such.

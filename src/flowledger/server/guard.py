@@ -1,5 +1,7 @@
 """The guard: who may come to our routes, asked before any of them."""
 
+import hmac
+
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,6 +12,7 @@ from flowledger.server.ingest import CALLS_PATH
 from flowledger.server.key_holders import bearer, key_holder
 from flowledger.server.parts import Parts
 from flowledger.server.problems import answer_to
+from flowledger.server.scraping import METRICS_PATH
 from flowledger.store.keys import is_key
 
 __all__ = ["Guard"]
@@ -18,7 +21,8 @@ __all__ = ["Guard"]
 class Guard:
     """Lets a request through to `app` with its caller, or answers 401, 403 or 503.
 
-    Health is for everybody, ingest for users and holders of keys, all the rest for users.
+    Health is for everybody, ingest for users and holders of keys, all the rest for users; numbers
+    also for Prometheus with a token of its own, so that they are told while the database is away.
 
     Args:
         app: our routes.
@@ -46,8 +50,14 @@ class Guard:
 
     async def _caller(self, headers: Headers, path: str, method: str) -> Caller:
         token = bearer(headers)
+        if path == METRICS_PATH and self._is_of_prometheus(token):
+            return Caller("prometheus")
         if not is_key(token):
             return await self._parts.ask(lambda: self._users.caller(headers, path, method))
         if (method, path) != ("POST", CALLS_PATH):
             raise HTTPException(403, "a key is for sending calls and spans: log in as a user here")
         return await key_holder(self._parts, token)
+
+    def _is_of_prometheus(self, token: str) -> bool:
+        wanted = self._parts.settings.metrics_token
+        return bool(wanted) and hmac.compare_digest(token.encode(), wanted.encode())

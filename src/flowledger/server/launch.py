@@ -4,6 +4,7 @@ Everything that can be known to go wrong is told in one sentence before anything
 everything that was started is gone when this returns.
 """
 
+import configparser
 import contextlib
 import os
 import secrets
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -26,6 +29,7 @@ UVICORN = "--timeout-graceful-shutdown 10"
 FAST = " --loop uvloop --http httptools"
 GRACE_SECONDS = 25.0
 SECRET_KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"
+USERS_CONFIG = "MLFLOW_AUTH_CONFIG_PATH"
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +77,7 @@ def _environment(launch: Launch, metrics_folder: str) -> dict[str, str]:
     made = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        **({SECRET_KEY: secrets.token_hex(32)} if launch.auth else {}),
+        **(_of_users(launch.backend_store_uri, metrics_folder) if launch.auth else {}),
     }
     return {
         **made,
@@ -82,6 +86,29 @@ def _environment(launch: Launch, metrics_folder: str) -> dict[str, str]:
         "PROMETHEUS_MULTIPROC_DIR": metrics_folder,
         "FLOWLEDGER_SERVER_AUTH": launch.auth,
     }
+
+
+def _of_users(database: str, folder: str) -> dict[str, str]:
+    """Where MLflow keeps its users: beside everything else, if that is in PostgreSQL.
+
+    By itself it uses a file of its working directory, which several servers cannot share. Whoever
+    names MLflow's own configuration in the environment is left alone.
+    """
+    made = {SECRET_KEY: secrets.token_hex(32)}
+    if database.startswith("postgresql") and USERS_CONFIG not in os.environ:
+        users = configparser.RawConfigParser()
+        users.read(_mlflow_folder() / "server" / "auth" / "basic_auth.ini")
+        users["mlflow"]["database_uri"] = database.replace("%", "%%")  # MLflow's parser reads %
+        path = Path(folder, "basic_auth.ini")
+        with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            users.write(file)
+        made[USERS_CONFIG] = str(path)
+    return made
+
+
+def _mlflow_folder() -> Path:
+    spec = find_spec("mlflow")  # found, not imported: MLflow is large
+    return Path(spec.origin if spec and spec.origin else "").parent
 
 
 def _command(launch: Launch) -> list[str]:

@@ -6,11 +6,10 @@ asked adds them up. So that variable is set before this module is imported: `met
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -110,15 +109,16 @@ class Metrics:
         self._requests.labels(method, route, status).inc()
         self._durations.labels(method, route).observe(seconds)
 
-    def text(self, counts: dict[str, int] | None) -> bytes:
+    def text(self, others: Iterable[Collector]) -> bytes:
         """All numbers of all workers, as Prometheus reads them.
 
         Args:
-            counts: `experiments` and `active_runs` in the database; None when it does not answer.
+            others: numbers that no worker counts, found out by the one that answers.
         """
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        registry.register(_Counts(counts))
+        for other in others:
+            registry.register(other)
         return prometheus_client.generate_latest(registry)
 
     def _add_sums(self, of_call: tuple[str, ...], sums: Sequence[float]) -> None:
@@ -127,26 +127,6 @@ class Metrics:
         self._tokens.labels(*of_call, "output").inc(tokens_out)
         self._cost.labels(*of_call).inc(cost)
         self._unpriced.labels(*of_call).inc(unpriced)
-
-
-class _Counts(Collector):
-    """What the database says, asked by the worker that answers."""
-
-    def __init__(self, counts: dict[str, int] | None) -> None:
-        self._counts = counts
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges; without an answer only the one that says so."""
-        yield GaugeMetricFamily(
-            "flowledger_store_up", "Whether the database answers.", int(self._counts is not None)
-        )
-        if self._counts is not None:
-            yield GaugeMetricFamily(
-                "mlflow_active_runs", "Runs under way.", self._counts["active_runs"]
-            )
-            yield GaugeMetricFamily(
-                "mlflow_experiments_total", "Active experiments.", self._counts["experiments"]
-            )
 
 
 def _counter(name: str, text: str, *labels: str) -> Counter:

@@ -11,6 +11,7 @@ __all__ = ["ServerSettings", "load"]
 
 PREFIX = "FLOWLEDGER_SERVER_"
 AUTH = ("", "basic")
+SHORTEST_TOKEN = 16
 MIB = 1 << 20
 
 
@@ -29,6 +30,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     store_seconds: how long the database may take for a batch before the client gets 503.
     question_seconds: how long the database may take to answer a question of ours.
     label_values: values of each label in `/metrics` that keep their name; the rest is `other`.
+    metrics_token: bearer token that opens `/metrics` and nothing else, with `auth`.
     """
 
     auth: str = ""
@@ -43,6 +45,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     store_seconds: float = 45.0
     question_seconds: float = 5.0
     label_values: int = 20
+    metrics_token: str = ""
 
 
 def load(environ: Mapping[str, str] = os.environ) -> ServerSettings:
@@ -67,6 +70,10 @@ def load(environ: Mapping[str, str] = os.environ) -> ServerSettings:
 def _check(settings: ServerSettings) -> None:
     if settings.auth not in AUTH:
         raise ConfigError(f"{PREFIX}AUTH={settings.auth!r}: use basic, or leave it out")
+    if 0 < len(settings.metrics_token) < SHORTEST_TOKEN:
+        raise ConfigError(
+            f"{PREFIX}METRICS_TOKEN is too short: give {SHORTEST_TOKEN} random characters or more"
+        )
     for field, value in msgspec.structs.asdict(settings).items():
-        if field != "auth" and not value > 0:
+        if not isinstance(value, str) and not value > 0:
             raise ConfigError(f"{PREFIX}{field.upper()} must be more than 0")

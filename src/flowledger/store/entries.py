@@ -190,7 +190,7 @@ def _params(call: Call, notes: list[str]) -> list[tuple[str, str]]:
         "session_id": actor.session_id,
         "audit_reason": actor.audit_reason,
     }
-    pairs = {key: value for key, value in ours.items() if value is not None}
+    pairs = _with_second_names(ours, call.also_as)
     pairs.update(own_pairs(call.params, "params", notes))
     # The trace holds a long prompt or response whole, so that is no loss to tell of.
     in_trace = ("prompt", "response")
@@ -214,7 +214,7 @@ def _metrics(call: Call, cost: Cost | None, notes: list[str]) -> list[tuple[str,
         "time_to_first_token_ms": None if first is None else first / 1e6,
         "success": 1.0 if call.outcome.success else 0.0,
     }
-    pairs = {key: value for key, value in ours.items() if value is not None}
+    pairs = _with_second_names(ours, call.also_as)
     pairs.update(own_pairs(call.metrics, "metrics", notes))
     numbers = ((key, number_of(value)) for key, value in pairs.items())
     kept = [(key, number) for key, number in numbers if number is not None]
@@ -250,6 +250,15 @@ def _tags(call: Call, name: str, notes: list[str]) -> list[tuple[str, str]]:
 
 
 FIXED_TAGS = frozenset(("mlflow.runName", "flowledger.id"))
+
+
+def _with_second_names(ours: dict[str, Any], also_as: dict[str, str]) -> dict[str, Any]:
+    """What is known of ours, by its name and by the second one that the application gave it."""
+    pairs = {key: value for key, value in ours.items() if value is not None}
+    if not also_as:
+        return pairs
+    seconds = {key_of(also_as[key]): value for key, value in pairs.items() if key in also_as}
+    return {**seconds, **pairs}
 
 
 def own_pairs(given: dict[str, Any], what: str, notes: list[str]) -> dict[str, Any]:

@@ -32,18 +32,22 @@ header wins. The answer names the model without them.
 | `x-stub-chunk-delay: SECONDS` | is a stream with this time between its events |
 
 Run it by itself with `python -m flowledger.testing.llm --port 8000`; its first line is its URL.
+With a command, `python -m flowledger.testing.llm -- python app.py`, it stands in for OpenAI and
+Anthropic while that command runs.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
 import click
+import msgspec
 import uvicorn
 from starlette.types import Scope
 
@@ -251,11 +255,24 @@ def _url(port: int) -> str:
 @click.option("--latency-ms", default=0.0, type=click.FloatRange(0), help="Before each answer.")
 @click.option("--ms-per-token", default=0.0, type=click.FloatRange(0), help="While generating.")
 @click.option("--parent", type=int, hidden=True, help="Leave when this process is gone.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
-    port: int, error_rate: float, latency_ms: float, ms_per_token: float, parent: int | None
+    port: int,
+    error_rate: float,
+    latency_ms: float,
+    ms_per_token: float,
+    parent: int | None,
+    command: tuple[str, ...],
 ) -> None:
-    """Run the stub LLM server until it is interrupted; the first line is its URL."""
+    """Run the stub LLM server until it is interrupted; the first line is its URL.
+
+    With a COMMAND, written after `--`, run that instead, with the server in the place of OpenAI and
+    Anthropic, and leave with its exit code.
+    """
     defaults = Defaults(error_rate=error_rate, latency_ms=latency_ms, ms_per_token=ms_per_token)
+    if command:
+        with StubLLM(port=port, keep=0, **msgspec.structs.asdict(defaults)) as stub:
+            sys.exit(_run_beside(stub, command))
     try:
         listener = _listen(port)
     except FlowledgerError as exc:
@@ -264,6 +281,25 @@ def main(
     server = _Server(defaults, 0, lambda: click.echo(url), parent)
     with listener, suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
+
+
+def _run_beside(stub: StubLLM, command: Sequence[str]) -> int:
+    """Run a command that finds the stub where its clients look for OpenAI and Anthropic."""
+    stands_in = {
+        "OPENAI_BASE_URL": stub.url,
+        "OPENAI_API_KEY": "stub",
+        "ANTHROPIC_BASE_URL": stub.root,
+        "ANTHROPIC_API_KEY": "stub",
+    }
+    try:
+        process = subprocess.Popen(command, env={**os.environ, **stands_in})
+    except OSError as exc:
+        raise click.ClickException(f"{command[0]} cannot be run: {exc.strerror}") from exc
+    # A terminal sends Ctrl-C to both: what to do about it is the command's to say.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ from django.utils.module_loading import import_string
 
 from flowledger.config import Settings, load
 
-__all__ = ["NAME", "callables", "get", "recording", "tracking_uri"]
+__all__ = ["NAME", "callables", "get", "ledger_uri", "recording", "tracking_uri"]
 
 NAME = "FLOWLEDGER"
 DEFAULTS: dict[str, Any] = {
     "TRACKED_MODELS": {},
+    "LEDGER_URI": "",
     "EXTRACTORS": (),
     "PERMISSION": "flowledger.integrations.django.permissions.is_staff",
 }
@@ -49,3 +50,12 @@ def tracking_uri() -> str:
     """
     known = set(Settings.__struct_fields__)
     return load(**{k: v for k, v in recording().items() if k in known}).tracking_uri
+
+
+def ledger_uri() -> str:
+    """The database that questions are asked: `LEDGER_URI`, else where calls go.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+    return str(get("LEDGER_URI") or tracking_uri())

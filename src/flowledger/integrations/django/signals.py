@@ -12,7 +12,6 @@ from django.db.models.signals import post_save
 import flowledger
 from flowledger import logs
 from flowledger.integrations.django import conf
-from flowledger.records import Kind
 
 __all__ = ["watch"]
 
@@ -63,14 +62,14 @@ def _record(
 ) -> None:
     numbers = {k: float(v) for k, v in told.items() if _is_number(v)}
     texts = {k: v if isinstance(v, str) else str(v) for k, v in told.items() if k not in numbers}
-    flowledger.record(
-        operation=f"{sender._meta.model_name}.{'created' if created else 'changed'}",
+    with flowledger.job(
+        f"{sender._meta.model_name}.{'created' if created else 'changed'}",
         feature=feature,
-        kind=Kind.CUSTOM,
-        metrics=numbers,
         params={name: text for name, text in texts.items() if told[name] is not None},
         tags={"django_model": sender._meta.label, "django_key": key},
-    )
+    ) as run:
+        if numbers:
+            run.log_metrics(numbers)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,6 +9,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_GET
 
 from flowledger import config
+from flowledger.config import without_password
 from flowledger.errors import FlowledgerError, NotFound
 from flowledger.integrations.django import conf
 from flowledger.questions import Filters, Ledger, tracking
@@ -47,7 +48,7 @@ def experiments(request: HttpRequest, ledger: Ledger) -> dict[str, Any]:
     """Every feature with the MLflow experiment that its calls went to."""
     return {
         "enabled": config.switched_on(),
-        "tracking_uri": ledger.place,
+        "tracking_uri": without_password(conf.tracking_uri()),
         "experiments": tracking.experiments(ledger),
     }
 
@@ -87,7 +88,7 @@ class _Wrong(ValueError):
 
 @contextmanager
 def _ledger() -> Iterator[Ledger]:
-    with Ledger(conf.tracking_uri()) as ledger:
+    with Ledger(conf.ledger_uri()) as ledger:
         yield ledger
 
 

@@ -6,7 +6,7 @@ app.include_router(analytics_router("sqlite:///mlflow.db"))
 from fastapi import APIRouter
 
 from flowledger import config
-from flowledger.server.analytics import evidence, exploring, overviews, tracking
+from flowledger.server.analytics import evidence, exploring, overviews, passing, tracking
 from flowledger.server.analytics.asking import Asker, LocalAsker
 
 __all__ = ["ROUTERS", "analytics_router"]
@@ -22,13 +22,17 @@ def analytics_router(tracking_uri: str | None = None) -> APIRouter:
     Whoever reaches the app may ask: put the app's own authentication in front.
 
     Args:
-        tracking_uri: the `sqlite:///` or `postgresql://` database that calls are stored in; the
-            environment's, as everywhere in flowledger, when left out.
+        tracking_uri: the `sqlite:///` or `postgresql://` database that calls are stored in, or the
+            flowledger server that calls go to, which then answers; the environment's, as
+            everywhere in flowledger, when left out.
 
     Raises:
         ConfigError: the environment's settings cannot be used.
     """
-    asker: Asker = LocalAsker(config.load(tracking_uri=tracking_uri))
+    settings = config.load(tracking_uri=tracking_uri)
+    if settings.tracking_uri.startswith(("http://", "https://")):
+        return passing.router(settings.tracking_uri)
+    asker: Asker = LocalAsker(settings)
     together = APIRouter()
     for make in ROUTERS:
         together.include_router(make(asker))

@@ -38,6 +38,7 @@ class Wanted:
         prompt_version: _Text = None,
         user_id: _Text = None,
         session_id: _Text = None,
+        kind: _Text = None,
         status: _Status = None,
         tag: _Tag = None,
     ) -> None:
@@ -50,6 +51,7 @@ class Wanted:
             "prompt_version": prompt_version,
             "user_id": user_id,
             "session_id": session_id,
+            "kind": kind,
             "status": status,
             "tag": tag,
         }

@@ -28,7 +28,7 @@ class Command(BaseCommand):  # type: ignore[misc]
         Raises:
             CommandError: there is no such command, or it takes no such arguments.
         """
-        os.environ["FLOWLEDGER_TRACKING_URI"] = conf.tracking_uri()
+        os.environ["FLOWLEDGER_TRACKING_URI"] = conf.ledger_uri()
         given = [str(argument) for argument in options["arguments"]]
         try:
             main.main(given or ["--help"], "manage.py flowledger", standalone_mode=False)

@@ -1,0 +1,1 @@
+"""What users of a platform want, detected with DSPy and recorded in MLflow."""

@@ -1,0 +1,1 @@
+"""Detection, its record, and the questions to that record."""

@@ -1,0 +1,1 @@
+"""What stands for the rest of the world on a machine without a network."""

@@ -1,0 +1,1 @@
+"""Does tasks, one after the other."""

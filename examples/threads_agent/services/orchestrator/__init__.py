@@ -1,0 +1,1 @@
+"""Takes tasks over HTTP and hands them to workers."""

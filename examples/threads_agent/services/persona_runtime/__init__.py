@@ -1,0 +1,1 @@
+"""Writes posts as a persona."""
