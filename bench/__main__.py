@@ -18,6 +18,7 @@ SUBJECTS = {
     "pages": "bench.pages",
     "evidence": "bench.evidence",
     "ingest": "bench.ingest",
+    "scaling": "bench.scaling",
     "import": "bench.imports",
     "memory": "bench.memory",
     "visible": "bench.visible",

@@ -18,7 +18,7 @@ from flowledger.journal.frames import frame
 from flowledger.records import Producer, encode
 from flowledger.store.http import CALLS_PATH, FRAMES
 
-__all__ = ["measure"]
+__all__ = ["Load", "make_batches", "measure", "warm"]
 
 SECONDS, QUICK_SECONDS = 60, 8
 BATCH_CALLS = 500
@@ -39,11 +39,11 @@ def measure(quick: bool) -> list[Row]:
     with postgresql() as databases, temporary_folder() as folder:
         direct = _direct(databases, QUICK_DIRECT_CALLS if quick else DIRECT_CALLS)
         uri = databases.new()
-        batches = _batches(seconds)
+        batches = make_batches(seconds)
         with serving(uri, folder, WORKERS) as server:
-            _warm(server, batches)
+            warm(server, batches, WORKERS)
             before = server.megabytes()
-            load = _Load(server, batches, seconds)
+            load = Load([server], batches, seconds)
             growth = server.megabytes() - before
     overviews, sent = load.overviews, load.batches
     return [
@@ -66,13 +66,16 @@ def measure(quick: bool) -> list[Row]:
     ]
 
 
-class _Load:
-    """Senders that post batch after batch for so long, while somebody looks at the overview."""
+class Load:
+    """Senders that post batch after batch for so long, while somebody looks at the overview.
 
-    def __init__(self, server: Server, batches: Iterator[bytes], seconds: float) -> None:
+    Each batch goes to the next of the servers, as a load balancer would have it.
+    """
+
+    def __init__(self, servers: Sequence[Server], batches: Iterator[bytes], seconds: float) -> None:
         self.batches: list[float] = []
         self.overviews: list[float] = []
-        self._server = server
+        self._servers = itertools.cycle(servers)
         self._waiting = batches
         self._taking = threading.Lock()
         self._end = time.perf_counter() + seconds
@@ -89,14 +92,16 @@ class _Load:
         with urllib3.PoolManager() as pool:
             while time.perf_counter() < self._end:
                 with self._taking:
-                    body = next(self._waiting)
-                self.batches.append(_post(pool, self._server, body))
+                    body, server = next(self._waiting), next(self._servers)
+                self.batches.append(_post(pool, server, body))
 
     def _look(self) -> None:
         with urllib3.PoolManager() as pool:
             while time.perf_counter() < self._end:
+                with self._taking:
+                    server = next(self._servers)
                 started = time.perf_counter()
-                answer = pool.request("GET", self._server.url + OVERVIEW, retries=False)
+                answer = pool.request("GET", server.url + OVERVIEW, retries=False)
                 self.overviews.append(time.perf_counter() - started)
                 if answer.status != 200:
                     raise ValueError(f"the overview answers {answer.status}")
@@ -116,14 +121,14 @@ def _post(pool: urllib3.PoolManager, server: Server, body: bytes) -> float:
         time.sleep(float(answer.headers.get("Retry-After", 1)))
 
 
-def _warm(server: Server, batches: Iterator[bytes]) -> None:
+def warm(server: Server, batches: Iterator[bytes], workers: int) -> None:
     """Every worker opens its connections and loads its price list."""
-    for body in itertools.islice(batches, 4 * WORKERS):
+    for body in itertools.islice(batches, 4 * workers):
         with urllib3.PoolManager() as pool:
             _post(pool, server, body)
 
 
-def _batches(seconds: int) -> Iterator[bytes]:
+def make_batches(seconds: int) -> Iterator[bytes]:
     """Bodies as a shipper sends them, all made before the clock runs."""
     payloads: Sequence[bytes] = [encode(call) for call in make_calls(MOST_A_SECOND * seconds)]
     producer = encode(Producer(id=f"{2:032x}", producer=f"{2:032x}", host="bench", pid=1))

@@ -98,7 +98,7 @@ def columns_of(answer: type[msgspec.Struct] | tuple[str, ...]) -> set[str]:
 
 def test_every_question_runs_and_answers_the_columns_of_its_row(database_uri: str) -> None:
     store(database_uri, a_call())
-    engine = open_engine(database_uri)
+    engine = open_engine(database_uri, 30)
     answered = {}
     for block in catalog().values():
         if block.holes:
@@ -341,7 +341,7 @@ def test_what_is_no_database_is_told_where_to_look(uri: str) -> None:
 
 def test_nothing_can_be_written_through_a_ledger(database_uri: str) -> None:
     store(database_uri, a_call())
-    engine = open_engine(database_uri)
+    engine = open_engine(database_uri, 30)
     with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
         connection.exec_driver_sql("DELETE FROM llm_calls")
     engine.dispose()

@@ -17,7 +17,7 @@ from flowledger.records import Actor, Call, Outcome, Prompt, Usage, encode, new_
 from flowledger.store import open_sink
 from flowledger.store.bulk import BulkSink
 from flowledger.store.rollup import ROLLED_UP, rebuild
-from flowledger.store.schema import migrate, migrations
+from flowledger.store.schema import migrate, migrate_back
 from flowledger.store.signatures import MOST_VERSIONS
 from tests.calls import NOW_NS, a_call, any_call
 
@@ -165,32 +165,13 @@ def test_calls_stored_before_there_was_a_rollup_are_in_it(database_uri: str) -> 
     with engine.begin() as connection:
         before = sums(connection)
         rows = connection.exec_driver_sql(f"SELECT {derived} FROM llm_calls ORDER BY id").all()
-        connection.exec_driver_sql(
-            f"UPDATE llm_calls SET {' = NULL, '.join(derived.split(', '))} = NULL"
-        )
-        connection.exec_driver_sql("DROP VIEW llm_measured")
-        later = ("llm_records", "llm_artifacts", "llm_chain", "llm_erasures", "llm_erased")
-        for table in (*ROLLED_UP, "llm_tags", "llm_groups", *later, "llm_rejected"):
-            connection.exec_driver_sql(f"DROP TABLE {table}")
-        undo_columns(connection)
-        connection.exec_driver_sql("DELETE FROM llm_schema WHERE version >= 4")
+    migrate_back(engine, 3)
     migrate(engine)
     with engine.connect() as connection:
         assert before == sums(connection)
         again = connection.exec_driver_sql(f"SELECT {derived} FROM llm_calls ORDER BY id").all()
         assert rows == again
     engine.dispose()
-
-
-def undo_columns(connection: sa.Connection) -> None:
-    """Take back what migration 4 added to `llm_calls`."""
-    statements = next(m.statements for m in migrations() if m.number == 4)
-    for statement in statements:
-        words = statement.split()
-        if words[:2] == ["CREATE", "INDEX"] and words[2] != "llm_tags_call":
-            connection.exec_driver_sql(f"DROP INDEX {words[2]}")
-        if words[:2] == ["ALTER", "TABLE"]:
-            connection.exec_driver_sql(f"ALTER TABLE llm_calls DROP COLUMN {words[5]}")
 
 
 @given(st.floats(0, 1e9))

@@ -44,6 +44,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # In the file or as an argument only.
 IN_THE_FILE = ("experiments", "also_as", "providers", "capture_content_of", "evidence")
 SCHEMES = ("sqlite", "postgresql", "http", "https", "file", "")
+LONGEST_SECONDS = 86_400
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
@@ -80,6 +81,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         flowledger server; what is left stays in the journal for the next process.
     token: bearer key for a flowledger server.
     log_level: level of the `flowledger` logger; unset leaves logging alone.
+    connect_seconds: seconds a PostgreSQL database may take to be reached.
+    statement_seconds: seconds PostgreSQL may take for one statement of a batch or a question; then
+        it is ended, and the batch is delivered again.
     chat_model: the model of `chat` when none is named.
     chat_fallbacks: models to ask in turn when that one fails, separated by commas.
     chat_timeout: seconds one attempt at a provider may take.
@@ -115,6 +119,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     exit_timeout: float = 2.0
     token: str = ""
     log_level: str = ""
+    connect_seconds: float = 10.0
+    statement_seconds: float = 40.0
     chat_model: str = "openai/gpt-4o-mini"
     chat_fallbacks: str = ""
     chat_timeout: float = 120.0
@@ -135,6 +141,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             tracking_uri=self.tracking_uri,
             artifact_root=self.artifact_root,
             store_as=self.store_as,
+            connect_seconds=self.connect_seconds,
+            statement_seconds=self.statement_seconds,
         )
 
     @property
@@ -153,6 +161,8 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     tracking_uri: str
     artifact_root: str
     store_as: str
+    connect_seconds: float = 10.0
+    statement_seconds: float = 40.0
 
     @property
     def key(self) -> str:
@@ -291,6 +301,9 @@ def _check(settings: Settings) -> None:
     ):
         if not least <= getattr(settings, field) <= most:
             raise ConfigError(f"{field} must be from {least} to {most} bytes")
+    for field in ("connect_seconds", "statement_seconds"):
+        if not 0.1 <= getattr(settings, field) <= LONGEST_SECONDS:
+            raise ConfigError(f"{field} must be from 0.1 to {LONGEST_SECONDS} seconds")
     if settings.chat_timeout <= 0 or settings.chat_retries < 0:
         raise ConfigError("chat_timeout must be more than 0, and chat_retries 0 or more")
     for prefix, provider in settings.providers.items():

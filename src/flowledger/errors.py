@@ -6,6 +6,7 @@
     |-- JournalError            the journal folder cannot be used
     |-- StoreError              the store did not take a batch
     |   |-- StoreUnavailable    for now: the same batch is delivered again later
+    |   |   `-- StoreOutdated     until this process is replaced by one of a newer flowledger
     |   `-- StoreMisconfigured  until somebody changes something; the message says what
     |-- NotFound                nothing is stored under that id
     |-- QuestionError           a question cannot be asked like that; the message says how
@@ -43,6 +44,7 @@ __all__ = [
     "RecordError",
     "StoreError",
     "StoreMisconfigured",
+    "StoreOutdated",
     "StoreUnavailable",
 ]
 
@@ -69,6 +71,10 @@ class StoreError(FlowledgerError):
 
 class StoreUnavailable(StoreError):
     """The store is out of reach for now; the same batch is delivered again later."""
+
+
+class StoreOutdated(StoreUnavailable):
+    """The store is of a newer flowledger, and takes calls from one of those only."""
 
 
 class StoreMisconfigured(StoreError):

@@ -16,6 +16,7 @@ from flowledger.errors import ConfigError, FlowledgerError, NotFound, QuestionEr
 __all__ = ["main"]
 
 COMMANDS = {
+    "backup": "Copy a database to a file, while it is in use.",
     "collect": "Ship what waits in journals to the store.",
     "compare": "Compare models side by side, and say how sure the differences are.",
     "demo": "See it work: a small application, its calls, and what the ledger says.",
@@ -25,10 +26,12 @@ COMMANDS = {
     "evidence": "Check that the record is complete, prove it untouched, export it signed.",
     "export": "Write every call of a window as JSON lines, CSV or Parquet.",
     "keys": "Make, list and revoke keys, and the key that signs evidence.",
+    "migrate": "Bring the tables of a database forward or back.",
     "purge": "Take old content out of the record, for good.",
     "recent": "List the latest calls.",
     "replay": "Replay a trace of LLM arrivals through a real client.",
     "report": "Write a report with charts as HTML, PDF, Markdown or JSON.",
+    "restore": "Put a backup into an empty database, and check it.",
     "run": "Run a program and record the calls of its LLM clients.",
     "server": "Run the server: MLflow's pages and API, ingest, /metrics, on one port.",
     "show": "Show everything recorded about one call.",

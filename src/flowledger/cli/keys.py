@@ -1,28 +1,19 @@
 """`flowledger keys`: who may send calls to a server without being one of MLflow's users."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from flowledger import config
+from flowledger.cli.database import backend_store_uri, needs_server
 from flowledger.cli.text import Column, moment, print_json, print_table
-from flowledger.errors import StoreMisconfigured
 
 if TYPE_CHECKING:
     from flowledger.store.keys import Keys
 
 COLUMNS = (Column("name"), Column("id"), Column("made (UTC)"), Column("state"))
-
-
-def _of_database(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--backend-store-uri",
-        envvar="MLFLOW_BACKEND_STORE_URI",
-        metavar="URI",
-        help="The server's database; without it, what FLOWLEDGER_TRACKING_URI names.",
-    )(command)
 
 
 @click.group()
@@ -43,10 +34,10 @@ def command() -> None:
 @command.command("create")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_of_database
-def create(name: str, as_json: bool, backend_store_uri: str | None) -> None:
+@backend_store_uri
+def create(name: str, as_json: bool, uri: str | None) -> None:
     """Make a key called NAME and print its token, this once."""
-    with _keys(backend_store_uri, make=True) as keys:
+    with _keys(uri, make=True) as keys:
         token = keys.create(name)
     if as_json:
         print_json({"name": name, "token": token})
@@ -59,10 +50,10 @@ def create(name: str, as_json: bool, backend_store_uri: str | None) -> None:
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_of_database
-def list_(as_json: bool, backend_store_uri: str | None) -> None:
+@backend_store_uri
+def list_(as_json: bool, uri: str | None) -> None:
     """List every key there is and was; tokens are not kept, so none is shown."""
-    with _keys(backend_store_uri, make=False) as keys:
+    with _keys(uri, make=False) as keys:
         found = keys.all()
     if as_json:
         print_json(found)
@@ -77,10 +68,10 @@ def list_(as_json: bool, backend_store_uri: str | None) -> None:
 
 @command.command("revoke")
 @click.argument("name")
-@_of_database
-def revoke(name: str, backend_store_uri: str | None) -> None:
+@backend_store_uri
+def revoke(name: str, uri: str | None) -> None:
     """Take the key called NAME back: the next request with it is refused."""
-    with _keys(backend_store_uri, make=False) as keys:
+    with _keys(uri, make=False) as keys:
         keys.revoke(name)
     click.echo(f"the key {name} is revoked")
 
@@ -93,12 +84,8 @@ def signing(as_json: bool) -> None:
     The private half is a file in FLOWLEDGER_HOME that only you can read, or what
     FLOWLEDGER_SIGNING_KEY names. Give the public half to whoever checks what you export.
     """
-    try:
+    with needs_server():
         from flowledger.audit.signing import key_path, load_key, make_key, public_text
-    except ImportError as exc:
-        raise StoreMisconfigured(
-            f"{exc.name} is not installed: pip install 'flowledger[server]'"
-        ) from exc
     path = key_path(config.load())
     made = not path.exists()
     public = public_text(make_key(path) if made else load_key(path))
@@ -114,13 +101,8 @@ def _state(revoked_ms: int | None) -> str:
 
 
 @contextmanager
-def _keys(backend_store_uri: str | None, *, make: bool) -> "Iterator[Keys]":
-    try:
+def _keys(uri: str | None, *, make: bool) -> "Iterator[Keys]":
+    with needs_server():
         from flowledger.store.keys import open_keys
-    except ImportError as exc:
-        raise StoreMisconfigured(
-            f"{exc.name} is not installed: pip install 'flowledger[server]'"
-        ) from exc
-    uri = config.load(tracking_uri=backend_store_uri).tracking_uri
-    with open_keys(uri, make=make) as keys:
+    with open_keys(config.load(tracking_uri=uri).tracking_uri, make=make) as keys:
         yield keys

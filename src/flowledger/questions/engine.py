@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from flowledger.config import without_password
 from flowledger.errors import NotFound, StoreMisconfigured, StoreUnavailable
+from flowledger.store.connections import Timeouts, limit_statements, tcp_options
 
 __all__ = ["open_engine", "reading"]
 
@@ -17,8 +18,12 @@ BUSY_SECONDS = 5.0
 LEDGER = "llm_calls"
 
 
-def open_engine(tracking_uri: str) -> sa.Engine:
+def open_engine(tracking_uri: str, statement_seconds: float) -> sa.Engine:
     """An engine that only reads; nothing is connected yet, except that a file must be there.
+
+    Args:
+        tracking_uri: of the database.
+        statement_seconds: how long PostgreSQL may take for one statement.
 
     Raises:
         NotFound: there is no such SQLite file.
@@ -29,7 +34,7 @@ def open_engine(tracking_uri: str) -> sa.Engine:
         if kind == "sqlite":
             return _sqlite(tracking_uri)
         if kind == "postgresql":
-            return _postgresql(tracking_uri)
+            return _postgresql(tracking_uri, Timeouts(CONNECT_SECONDS, statement_seconds))
     except ImportError as exc:
         raise StoreMisconfigured(
             f"{exc.name} is not installed: pip install 'flowledger[server,postgres]'"
@@ -82,12 +87,13 @@ def _sqlite(uri: str) -> sa.Engine:
     return sa.create_engine(uri, creator=connect)
 
 
-def _postgresql(uri: str) -> sa.Engine:
+def _postgresql(uri: str, timeouts: Timeouts) -> sa.Engine:
     url = sa.make_url(uri)
-    arguments: dict[str, int | None] = {"connect_timeout": CONNECT_SECONDS}
+    arguments = tcp_options(timeouts)
     if url.get_dialect().driver == "psycopg":
         arguments["prepare_threshold"] = None  # PgBouncer changes connections between transactions
     engine = sa.create_engine(url, pool_pre_ping=True, connect_args=arguments)
+    limit_statements(engine, timeouts)
     return engine.execution_options(postgresql_readonly=True)
 
 

@@ -30,6 +30,7 @@ from flowledger.questions.rows import (
 )
 from flowledger.questions.steps import Steps
 from flowledger.questions.window import ALWAYS, Filters, Window
+from flowledger.store.connections import USUAL
 
 __all__ = ["Ledger"]
 
@@ -54,15 +55,16 @@ class Ledger:
 
     Args:
         tracking_uri: the database, as MLflow writes it: `sqlite:///...` or `postgresql://...`.
+        statement_seconds: how long PostgreSQL may take for one statement.
 
     Raises:
         NotFound: there is no such SQLite file.
         StoreMisconfigured: the URI names no database.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, statement_seconds: float = USUAL.statement) -> None:
         self.place = without_password(tracking_uri)
-        self._engine = open_engine(tracking_uri)
+        self._engine = open_engine(tracking_uri, statement_seconds)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from flowledger.errors import StoreUnavailable
-from flowledger.store.schema import migrate
+from flowledger.store.schema import UNKNOWN_STEP, migrate, refuse_unknown
 from flowledger.store.writers import answering, open_writer
 
 __all__ = ["Database"]
@@ -65,9 +65,11 @@ class Database:
 
         Raises:
             StoreUnavailable: it does not answer.
+            StoreOutdated: its tables are of a newer flowledger.
         """
         if self._file is not None and not self._file.exists():
             raise StoreUnavailable(f"{self._file} was deleted")
+        refuse_unknown(self._scalar(UNKNOWN_STEP))
         return int(self._scalar("SELECT max(version) FROM llm_schema"))
 
     def counts(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ from pydantic import BaseModel, Field
 
 import flowledger
 from flowledger import logs
-from flowledger.errors import StoreError
+from flowledger.errors import StoreError, StoreOutdated
 from flowledger.server.parts import Parts
 from flowledger.server.problems import documented, first_line, unavailable
 
@@ -57,6 +57,8 @@ class _Health:
     def _version(self) -> int:
         try:
             return self._parts.database.version()
+        except StoreOutdated as exc:
+            raise unavailable(f"not ready: {exc}") from exc
         except StoreError as exc:
             # Anybody may ask, so names of hosts and databases stay in the log.
             logs.warn("server", "not ready: %s", first_line(exc))

@@ -36,6 +36,7 @@ LOG_MAX_BYTES = 1 << 20
 LOCK_SECONDS = 1.5
 IDLE_SECONDS = 5.0
 GIVE_UP_SECONDS = 600.0
+OUTDATED_SECONDS = 5.0
 
 
 class Collector:
@@ -67,6 +68,8 @@ class Collector:
             patience = GIVE_UP_SECONDS if self._loop.error else idle_seconds
             if idle_seconds is not None and time.monotonic() - quiet_since > (patience or 0):
                 break
+            if idle_seconds is not None and self._loop.outdated and wait > OUTDATED_SECONDS:
+                break  # whoever is started next is of the flowledger that is installed then
             time.sleep(wait)
         self._loop.close()
 
@@ -203,5 +206,8 @@ def _too_long(log: Path) -> bool:
 
 def _as_environment(settings: Settings) -> dict[str, str]:
     """The settings a collector needs, so that `configure()` reaches it too."""
-    names = ("tracking_uri", "artifact_root", "home", "store_as", "token", "log_level")
+    names = (
+        *("tracking_uri", "artifact_root", "home", "store_as", "token", "log_level"),
+        *("connect_seconds", "statement_seconds"),
+    )
     return {f"FLOWLEDGER_{name.upper()}": str(getattr(settings, name)) for name in names}

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from flowledger import logs
-from flowledger.errors import StoreError
+from flowledger.errors import StoreError, StoreOutdated
 from flowledger.shipping.drain import Drain
 from flowledger.store import Sink
 
@@ -50,6 +50,7 @@ class Loop:
         self._sink: Sink | None = None
         self._drain: Drain | None = None
         self._failures = 0
+        self.outdated = False
         self._said: str | None = NOTHING_SAID
 
     @property
@@ -67,6 +68,7 @@ class Loop:
         try:
             delivered = self._step()
         except (StoreError, OSError) as exc:
+            self.outdated = isinstance(exc, StoreOutdated)
             return self._failed(str(exc))
         except Exception as exc:  # noqa: BLE001 - whatever a driver raises, the journal stays
             logs.logger.debug("the store failed", exc_info=True)

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -17,6 +17,8 @@ from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
 from flowledger.records import Artifact, Call, Gap, Gone, Producer, decode, new_id, number_of
 from flowledger.store import Refusal, chain
 from flowledger.store.artifacts import Artifacts
+from flowledger.store.backfill import repair
+from flowledger.store.connections import Timeouts, without_prepared_statements
 from flowledger.store.corrections import remove_rows, sum_again
 from flowledger.store.derived import ledger_text
 from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
@@ -38,8 +40,12 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 __all__ = ["BulkSink", "open_bulk"]
 
+# MLflow's own connections go through the same PgBouncer as ours.
+sa.event.listen(sa.Engine, "do_connect", without_prepared_statements)
+
 FIRST_ANALYZE = 2_000
 LONGEST_REASON = 200  # what a database says of a record may quote it
+REPAIR_SECONDS = 60.0
 
 _Errors: TypeAlias = tuple[type[Exception], ...]
 _id = re.compile(r"[0-9a-f]{32}")
@@ -56,30 +62,39 @@ def open_bulk(
 
     Raises:
         StoreUnavailable: the database does not answer.
+        StoreOutdated: its tables are of a newer flowledger, beside which this one must not write.
         StoreMisconfigured: MLflow itself cannot use the database as it is.
     """
     try:
-        writer = open_writer(destination.tracking_uri)
-        check_answers(writer.engine)
-        # Makes MLflow's tables where there are none, and refuses those that MLflow cannot use.
-        store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
-        revision = _revision(writer.engine)
-        if revision not in TESTED_REVISIONS:
-            logs.warn(
-                "store",
-                "the database is at MLflow revision %s, which flowledger was not tested with (it "
-                "was with %s): calls go through MLflow's public API, slower",
-                revision,
-                ", ".join(TESTED_REVISIONS),
-            )
-            return None
-        migrate(writer.engine)
-        _spare_the_garbage_collector()
+        with ExitStack() as undo:
+            writer = open_writer(destination.tracking_uri, _timeouts(destination))
+            undo.callback(writer.engine.dispose)
+            check_answers(writer.engine)
+            # Makes MLflow's tables where there are none, and refuses those MLflow cannot use.
+            store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
+            if not _is_tested(_revision(writer.engine)):
+                return None
+            migrate(writer.engine)
+            _spare_the_garbage_collector()
+            undo.pop_all()
     except MlflowException as exc:
         raise _of_mlflow(exc) from exc
     except (sa.exc.SQLAlchemyError, OSError) as exc:
         raise _of_database(exc) from exc
     return BulkSink(through(writer), store, destination.store_as)
+
+
+def _is_tested(revision: str | None) -> bool:
+    if revision in TESTED_REVISIONS:
+        return True
+    logs.warn(
+        "store",
+        "the database is at MLflow revision %s, which flowledger was not tested with (it was with"
+        " %s): calls go through MLflow's public API, slower",
+        revision,
+        ", ".join(TESTED_REVISIONS),
+    )
+    return False
 
 
 class BulkSink:
@@ -107,6 +122,7 @@ class BulkSink:
         self._versions = FewVersions()
         self._stored = 0
         self._analyze_at = FIRST_ANALYZE
+        self._repair_at = 0.0
 
     batch_bytes = 2 << 20
 
@@ -122,6 +138,7 @@ class BulkSink:
             self._end_jobs(batch.gone)
             refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
+            self._repair_now_and_then()
         self._note_refused(payloads, [*refusals, *refused])
         return [*refusals, *refused]
 
@@ -313,6 +330,15 @@ class BulkSink:
             # Beside the batches, which would wait for seconds.
             threading.Thread(target=self._analyze, daemon=True).start()
 
+    def _repair_now_and_then(self) -> None:
+        """Add up what an older flowledger, which knew no sums, still stored beside this one."""
+        if time.monotonic() < self._repair_at:
+            return
+        if summed := repair(self._writer.engine):
+            logs.warn("store", "%d calls of an older flowledger were added to the sums", summed)
+        else:
+            self._repair_at = time.monotonic() + REPAIR_SECONDS
+
     def _analyze(self) -> None:
         with suppress(sa.exc.SQLAlchemyError):
             self._writer.analyze()
@@ -369,6 +395,10 @@ def _experiments_of(entries: list[tuple[int, Entry | Piece]]) -> set[str]:
     calls = [e for _, e in entries if isinstance(e, Entry)]
     pieces = [p for _, p in entries if isinstance(p, Piece)]
     return {call.experiment for call in calls} | experiments_of(calls, pieces)
+
+
+def _timeouts(destination: Destination) -> Timeouts:
+    return Timeouts(destination.connect_seconds, destination.statement_seconds)
 
 
 def _spare_the_garbage_collector() -> None:

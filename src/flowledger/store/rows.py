@@ -4,7 +4,7 @@ Pure: no SQL. MLflow's own table definitions say the same columns; a test compar
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flowledger.records import Gap, Producer
@@ -12,7 +12,16 @@ from flowledger.store.derived import Derived, derive, ledger_text, own_tag
 from flowledger.store.entries import Entry, cost_parts, finite, json_text, token_usage, user_of
 from flowledger.store.spans import span_content, span_id_of
 
-__all__ = ["COLUMNS", "LEDGER", "Experiment", "Rows", "gap_row", "make_rows", "producer_row"]
+__all__ = [
+    "COLUMNS",
+    "LEDGER",
+    "Experiment",
+    "Rows",
+    "gap_row",
+    "make_rows",
+    "producer_row",
+    "tag_rows",
+]
 
 LEDGER = "llm_calls"
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -178,7 +187,7 @@ def make_rows(entries: Iterable[Entry], experiments: dict[str, Experiment], stor
             _add_trace(rows, entry, experiment, linked="run" in store_as)
         ledger_row = _ledger_row(entry, experiment, received_ms, content="trace" not in store_as)
         rows.add(LEDGER, ledger_row)
-        rows.add("llm_tags", *_tag_rows(entry))
+        rows.add("llm_tags", *tag_rows(entry.call.id, entry.call.tags, entry.tags))
     return rows
 
 
@@ -200,6 +209,15 @@ def gap_row(gap: Gap) -> tuple[Any, ...]:
     now_ms = time.time_ns() // 1_000_000
     reason = ledger_text(gap.reason)
     return (gap.producer, gap.first_seq, gap.last_seq, gap.count, reason, now_ms)
+
+
+def tag_rows(
+    call_id: str, own: Mapping[str, Any], tags: Iterable[tuple[str, str]]
+) -> list[tuple[str, str, str]]:
+    """The rows of those of a call's tags that are the caller's own and fit into an index."""
+    if not own:
+        return []
+    return [(k, value, call_id) for k, value in tags if k in own and len(value) <= MAX_KEY_TEXT]
 
 
 def _add_run(rows: Rows, entry: Entry, experiment: Experiment) -> None:
@@ -389,17 +407,6 @@ def _ledger_row(
         _details(entry),
         _content(entry) if content else None,
     )
-
-
-def _tag_rows(entry: Entry) -> list[tuple[str, str, str]]:
-    own = entry.call.tags
-    if not own:
-        return []
-    return [
-        (key, value, entry.call.id)
-        for key, value in sorted(entry.tags)
-        if key in own and len(value) <= MAX_KEY_TEXT
-    ]
 
 
 def _details(entry: Entry) -> str:

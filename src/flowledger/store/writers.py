@@ -11,12 +11,15 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from flowledger.errors import StoreUnavailable
+from flowledger.store.connections import UNLIMITED, USUAL, Timeouts, limit_statements, tcp_options
 from flowledger.store.rows import COLUMNS, LEDGER
+from flowledger.store.schema import ADVISORY_LOCK, UNKNOWN_STEP, refuse_unknown
 
 __all__ = ["PostgresWriter", "SqliteWriter", "Writer", "answering", "check_answers", "open_writer"]
 
 BUSY_SECONDS = 20
-CONNECT_SECONDS = 10
+# Who changes the tables waits for transactions under way, and nobody begins one meanwhile.
+BEGINNING = "SELECT set_config('statement_timeout', %s, true), pg_try_advisory_xact_lock_shared(%s)"
 STATEMENT_VALUES = 999  # what SQLite has always taken in one statement
 # A transaction in WAL mode with synchronous=FULL is on the disk when it returns: journals may go.
 SQLITE_PRAGMAS = (
@@ -58,7 +61,12 @@ class Writer(Protocol):
     """What stands for a value in this database's statements."""
 
     def transaction(self) -> Any:
-        """A context manager around one transaction: gives a cursor, commits or rolls back."""
+        """A context manager around one transaction: gives a cursor, commits or rolls back.
+
+        Raises:
+            StoreOutdated: the tables are of a newer flowledger, beside which this one must not
+                write.
+        """
         ...
 
     def known(self, cursor: Any, ids: Sequence[str]) -> set[str]:
@@ -102,7 +110,11 @@ class SqliteWriter:
     def transaction(self) -> Iterator[Any]:
         """One transaction that takes the write lock at its start."""
         self._check_the_file_is_still_there()
-        yield from _transaction(self.engine, lambda cursor: cursor.execute("BEGIN IMMEDIATE"))
+        yield from _transaction(self.engine, self._begin)
+
+    def _begin(self, cursor: Any) -> None:
+        cursor.execute("BEGIN IMMEDIATE")
+        _check_version(cursor)
 
     def _check_the_file_is_still_there(self) -> None:
         """SQLite goes on writing happily to a file that was deleted or replaced meanwhile."""
@@ -158,16 +170,25 @@ class PostgresWriter:
 
     mark = "%s"
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, timeouts: Timeouts) -> None:
         # PgBouncer in transaction mode gives each transaction another server connection, where a
         # prepared statement of the last one is not known.
-        arguments = {"connect_timeout": CONNECT_SECONDS, "prepare_threshold": None}
+        arguments = {**tcp_options(timeouts), "prepare_threshold": None}
         self.engine = sa.create_engine(uri, pool_pre_ping=True, connect_args=arguments)
+        limit_statements(self.engine, timeouts)
+        self._statement_ms = str(timeouts.statement_ms)
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
         """One transaction; psycopg opens it with the first statement."""
-        yield from _transaction(self.engine, lambda cursor: None)
+        yield from _transaction(self.engine, self._begin)
+
+    def _begin(self, cursor: Any) -> None:
+        """Of this transaction alone, so that it also holds behind PgBouncer."""
+        cursor.execute(BEGINNING, (self._statement_ms, ADVISORY_LOCK))
+        if not cursor.fetchone()[1]:
+            raise StoreUnavailable("the tables are being changed: calls wait until that is done")
+        _check_version(cursor)
 
     def known(self, cursor: Any, ids: Sequence[str]) -> set[str]:
         """Which of these calls the ledger has already."""
@@ -195,13 +216,14 @@ class PostgresWriter:
     def analyze(self) -> None:
         """Refresh the planner's statistics; autovacuum keeps them fresh afterwards."""
         with self.engine.connect() as connection:
+            connection.exec_driver_sql(UNLIMITED)
             connection.exec_driver_sql(f"ANALYZE {', '.join(ANALYZED)}")
             connection.commit()
 
 
-def open_writer(uri: str) -> Writer:
-    """The writer for a database URI."""
-    return SqliteWriter(uri) if uri.startswith("sqlite") else PostgresWriter(uri)
+def open_writer(uri: str, timeouts: Timeouts = USUAL) -> Writer:
+    """The writer for a database URI; `timeouts` are PostgreSQL's."""
+    return SqliteWriter(uri) if uri.startswith("sqlite") else PostgresWriter(uri, timeouts)
 
 
 @contextmanager
@@ -222,6 +244,11 @@ def check_answers(engine: sa.Engine) -> None:
     """
     with answering(), engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
+
+
+def _check_version(cursor: Any) -> None:
+    cursor.execute(UNKNOWN_STEP)
+    refuse_unknown(cursor.fetchone()[0])
 
 
 def _transaction(engine: sa.Engine, begin: Callable[[Any], Any]) -> Iterator[Any]:

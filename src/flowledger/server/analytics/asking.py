@@ -54,7 +54,10 @@ class LocalAsker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._open = _Opened(settings, lambda: _make_tables(settings.destination))
+        self._open = _Opened(
+            lambda: _make_tables(settings.destination),
+            lambda: Ledger(settings.tracking_uri, settings.statement_seconds),
+        )
 
     async def ask(self, request: Request, question: Question[T]) -> T:
         """What the question returns, about every experiment."""
@@ -81,7 +84,10 @@ class ServerAsker:
     def __init__(self, parts: "Parts") -> None:
         self.settings = parts.common
         self._parts = parts
-        self._open = _Opened(self.settings, lambda: parts.database.engine)
+        self._open = _Opened(
+            lambda: parts.database.engine,
+            lambda: Ledger(parts.common.tracking_uri, parts.settings.question_seconds),
+        )
 
     async def ask(self, request: Request, question: Question[T]) -> T:
         """What the question returns, about the experiments that the user may read."""
@@ -114,9 +120,11 @@ class ServerAsker:
 class _Opened:
     """The ledger, opened when it is first asked; its tables are made where they are missing."""
 
-    def __init__(self, settings: Settings, make_tables: Callable[[], object]) -> None:
-        self._settings = settings
+    def __init__(
+        self, make_tables: Callable[[], object], open_ledger: Callable[[], Ledger]
+    ) -> None:
         self._make_tables = make_tables
+        self._open_ledger = open_ledger
         self._opening = threading.Lock()
         self._ledger: Ledger | None = None
 
@@ -124,7 +132,7 @@ class _Opened:
         with self._opening:
             if self._ledger is None:
                 self._make_tables()
-                self._ledger = Ledger(self._settings.tracking_uri)
+                self._ledger = self._open_ledger()
             return self._ledger
 
 

@@ -1,0 +1,81 @@
+-- Three users with no more rights than they need. Run it as a superuser in the database that holds
+-- MLflow's tables and ours, once before the first `flowledger migrate` and again after each later
+-- one; running it again changes nothing else:
+--
+--     psql --set ON_ERROR_STOP=1 --dbname mlflow --file roles.sql
+--
+-- flowledger_owner   owns the tables: for `flowledger migrate` and `mlflow db upgrade`
+-- flowledger_writer  reads and writes rows: for the server and for collectors
+-- flowledger_reader  reads: for analytics, and not the keys for ingest
+--
+-- They have no passwords yet: give each one with \password in psql.
+
+BEGIN;
+
+DO $$
+DECLARE
+    made text;
+BEGIN
+    FOREACH made IN ARRAY ARRAY['flowledger_owner', 'flowledger_writer', 'flowledger_reader'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = made) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE', made);
+        END IF;
+    END LOOP;
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format(
+        'GRANT CONNECT ON DATABASE %I TO flowledger_owner, flowledger_writer, flowledger_reader',
+        current_database()
+    );
+END
+$$;
+
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE, CREATE ON SCHEMA public TO flowledger_owner;
+GRANT USAGE ON SCHEMA public TO flowledger_writer, flowledger_reader;
+
+-- Tables that were made by somebody else before. Sequences and indexes go with their tables.
+DO $$
+DECLARE
+    found record;
+BEGIN
+    FOR found IN
+        SELECT c.oid::regclass AS name, c.relkind
+        FROM pg_class c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+            AND NOT EXISTS (
+                SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e'
+            )
+    LOOP
+        EXECUTE format(
+            'ALTER %s %s OWNER TO flowledger_owner',
+            CASE found.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, found.name
+        );
+    END LOOP;
+END
+$$;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO flowledger_writer;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO flowledger_writer;
+ALTER DEFAULT PRIVILEGES FOR ROLE flowledger_owner IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO flowledger_writer;
+ALTER DEFAULT PRIVILEGES FOR ROLE flowledger_owner IN SCHEMA public
+    GRANT USAGE ON SEQUENCES TO flowledger_writer;
+
+-- No default for the reader: a table that a later step adds is decided on when this runs again.
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO flowledger_reader;
+DO $$
+BEGIN
+    IF to_regclass('public.llm_keys') IS NOT NULL THEN
+        REVOKE ALL ON llm_keys FROM flowledger_reader;
+    END IF;
+END
+$$;
+
+-- MLflow's own statements have no time-out of their own; ours say theirs in each transaction.
+ALTER ROLE flowledger_writer SET statement_timeout = '60s';
+ALTER ROLE flowledger_writer SET idle_in_transaction_session_timeout = '60s';
+ALTER ROLE flowledger_reader SET statement_timeout = '60s';
+ALTER ROLE flowledger_reader SET idle_in_transaction_session_timeout = '60s';
+ALTER ROLE flowledger_reader SET default_transaction_read_only = on;
+
+COMMIT;

@@ -1,0 +1,34 @@
+"""`flowledger restore`: a backup into an empty database, and a look at what is in it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from flowledger import config
+from flowledger.cli.database import backend_store_uri, needs_server
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@backend_store_uri
+def command(file: Path, uri: str | None) -> None:
+    """Put the backup in FILE into a database that holds nothing, and check it.
+
+    Exit code 1 when the sums in it are not those of its calls.
+
+    \b
+    Example:
+      flowledger restore monday.backup --backend-store-uri sqlite:///again.db
+    """
+    with needs_server():
+        from flowledger.store.backup import put_back
+        from flowledger.store.upkeep import open_upkeep
+    uri = config.load(tracking_uri=uri).tracking_uri
+    put_back(file, uri)
+    with open_upkeep(uri) as upkeep:
+        upkeep.forward()
+        found = upkeep.contents()
+    hold = "hold" if found.sums_hold else f"say {found.summed:,} and should say {found.to_sum:,}"
+    click.echo(f"{found.calls:,} calls and {found.runs:,} runs are back; their sums {hold}")
+    sys.exit(0 if found.sums_hold else 1)

@@ -1,0 +1,3 @@
+-- Every key for ingest: who sends calls with one gets 401 until there are new ones.
+
+DROP TABLE llm_keys;

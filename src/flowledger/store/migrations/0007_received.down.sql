@@ -1,0 +1,3 @@
+-- Nothing: the index makes `flowledger recent --follow` quick, no more.
+
+DROP INDEX llm_calls_received;

@@ -1,0 +1,192 @@
+"""PostgreSQL as it is run: through PgBouncer, with roles of least rights, and with time-outs."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+
+from flowledger.cli import main
+from flowledger.config import Destination
+from flowledger.errors import StoreUnavailable
+from flowledger.questions import Ledger
+from flowledger.records import encode
+from flowledger.store import open_sink
+from tests.calls import a_call
+from tests.conftest import postgres_database
+from tests.faults.processes import Host, slow
+from tests.faults.processes import Ledger as Stored
+from tests.operating.postgres import BIN, Load, assert_all_there, changed, pgbouncer
+from tests.server_client import running
+
+ROLES = Path(__file__).parents[2] / "deploy" / "postgresql" / "roles.sql"
+READY = "/api/flowledger/v1/ready"
+needs_pgbouncer = pytest.mark.skipif(
+    shutil.which("pgbouncer") is None, reason="apt-get install pgbouncer, or make operate-check"
+)
+
+
+def destination(uri: str, statement_seconds: float = 40.0) -> Destination:
+    return Destination(
+        tracking_uri=uri,
+        artifact_root="/nonexistent",
+        store_as="run+trace",
+        statement_seconds=statement_seconds,
+    )
+
+
+@slow
+@needs_pgbouncer
+def test_a_server_under_load_works_through_pgbouncer(postgres_uri: str, tmp_path: Path) -> None:
+    with (
+        pgbouncer(postgres_uri) as uri,
+        running(uri, tmp_path, workers=2) as server,
+        Load(lambda: [server], senders=4) as load,
+    ):
+        load.more(20)
+        for _ in range(12):  # more often than psycopg takes to prepare a statement
+            assert 200 == server.get(READY).status
+            answer = server.get("/api/analytics/mlflow/overview")
+            assert (200, True) == (answer.status, answer.json()["total_runs"] > 0)
+            assert 200 == server.get("/api/2.0/mlflow/experiments/search?max_results=5").status
+    assert_all_there(postgres_uri, load.calls)
+
+
+@slow
+@needs_pgbouncer
+def test_an_application_and_its_collector_work_through_pgbouncer(
+    host: Host, postgres_uri: str, tmp_path: Path
+) -> None:
+    with pgbouncer(postgres_uri) as uri:
+        application = host.start(uri)
+        made = application.ask("calls", count=200)
+        assert application.ask("flush")
+        Stored(postgres_uri).wait_for_once(made["calls"], host)
+        host.clean_up()
+
+
+@pytest.fixture(scope="module")
+def roles(postgres_server: str) -> Iterator[str]:
+    """A database after `roles.sql`, the steps as the owner, and `roles.sql` again."""
+    with postgres_database(postgres_server) as uri:
+        yield prepared(uri)
+
+
+def prepared(postgres: str) -> str:
+    run_roles(postgres)
+    done = CliRunner().invoke(
+        main, ["migrate", "--backend-store-uri", as_role(postgres, "flowledger_owner")]
+    )
+    assert 0 == done.exit_code, done.output
+    run_roles(postgres)
+    return postgres
+
+
+def run_roles(postgres: str) -> None:
+    url = sa.make_url(postgres)
+    place = ("-h", str(url.query["host"]), "-U", str(url.username), "-d", str(url.database))
+    psql = (str(BIN / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1")
+    done = subprocess.run([*psql, *place, "-f", str(ROLES)], capture_output=True, text=True)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def as_role(postgres: str, role: str) -> str:
+    return changed(postgres, username=role)
+
+
+def refused(postgres: str, role: str, statement: str) -> str:
+    """What PostgreSQL says to a role that tries this."""
+    engine = sa.create_engine(as_role(postgres, role), poolclass=sa.pool.NullPool)
+    with pytest.raises(sa.exc.DBAPIError) as told, engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    return str(told.value.orig)
+
+
+def test_a_server_works_as_the_writer_and_questions_as_the_reader(
+    roles: str, tmp_path: Path
+) -> None:
+    calls = [a_call(cost_usd=0.5, tags={"team": "a"}) for _ in range(5)]
+    with running(as_role(roles, "flowledger_writer"), tmp_path, workers=1) as server:
+        assert 200 == server.get(READY).status
+        assert 200 == server.post_calls(calls).status
+        assert 200 == server.get("/api/2.0/mlflow/experiments/search?max_results=5").status
+    assert_all_there(roles, calls)
+    with Ledger(as_role(roles, "flowledger_reader")) as ledger:
+        assert 5 == ledger.over().sums().calls
+        assert {call.id for call in calls} == {row.id for row in ledger.recent(10)}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE llm_calls",
+        "ALTER TABLE llm_calls ADD COLUMN more TEXT",
+        "TRUNCATE llm_calls",
+        "CREATE TABLE mine (id INTEGER)",
+        "CREATE INDEX mine ON llm_calls (model)",
+        "DROP VIEW llm_measured",
+    ],
+)
+def test_the_writer_cannot_change_tables(roles: str, statement: str) -> None:
+    said = refused(roles, "flowledger_writer", statement)
+    assert "must be owner" in said or "permission denied" in said
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM llm_calls",
+        "UPDATE llm_calls SET cost_usd = 0",
+        "INSERT INTO llm_producers VALUES ('a', 'b', 1, 'c', 'd', 'e', 1)",
+        "SELECT * FROM llm_keys",
+        "CREATE TABLE mine (id INTEGER)",
+    ],
+)
+def test_the_reader_cannot_write_nor_see_keys(roles: str, statement: str) -> None:
+    writable = f"SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; COMMIT; {statement}"
+    assert "permission denied" in refused(roles, "flowledger_reader", writable)
+
+
+def test_a_statement_that_hangs_is_told_and_the_batch_stored_later(postgres_uri: str) -> None:
+    sink = open_sink(destination(postgres_uri, statement_seconds=0.5))
+    assert [] == sink.write([encode(a_call())])
+    other = sa.create_engine(postgres_uri, poolclass=sa.pool.NullPool)
+    call = encode(a_call())
+    with other.connect() as connection:
+        connection.exec_driver_sql("LOCK TABLE llm_calls IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreUnavailable, match="statement timeout"):
+            sink.write([call])
+    assert [] == sink.write([call])
+    sink.close()
+    assert 2 == Stored(postgres_uri).count()
+
+
+def test_a_question_that_hangs_is_told(postgres_uri: str) -> None:
+    sink = open_sink(destination(postgres_uri))
+    sink.write([encode(a_call())])
+    sink.close()
+    other = sa.create_engine(postgres_uri, poolclass=sa.pool.NullPool)
+    with Ledger(postgres_uri, statement_seconds=0.5) as ledger:
+        with other.connect() as connection:
+            connection.exec_driver_sql("LOCK TABLE llm_calls IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(StoreUnavailable, match="statement timeout"):
+                ledger.recent()
+        assert 1 == len(ledger.recent())
+
+
+def test_a_time_out_of_one_transaction_is_none_of_the_next_one_on_the_connection(
+    postgres_uri: str,
+) -> None:
+    sink = open_sink(destination(postgres_uri, statement_seconds=7))
+    with sink._writer.transaction() as cursor:  # type: ignore[attr-defined]
+        cursor.execute("SHOW statement_timeout")
+        assert ("7s",) == cursor.fetchone()
+    raw = sink._writer.engine.raw_connection()  # type: ignore[attr-defined]
+    cursor = raw.cursor()
+    cursor.execute("SHOW statement_timeout")
+    assert ("0",) == cursor.fetchone()
+    raw.close()
+    sink.close()
