@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo example test check deploy-check operate-check bench browser screenshots lock clean
+.PHONY: install demo example test check deploy-check bench browser screenshots lock clean
 
 OPENAIS := openai2 openai3
 
@@ -68,15 +68,10 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What of deploying and operating a machine without a cluster can run: some twenty minutes.
-deploy-check: install operate-check
-	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose npm
-	$(BIN)/pytest tests/deploy deploy/checks $(ARGS)
-
-# What takes minutes: two versions of the server at once, failover, PgBouncer.
-operate-check: install
-	command -v pgbouncer >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends pgbouncer; }
-	SLOW_TESTS=1 $(BIN)/pytest -n $(JOBS) tests/operating tests/test_migrate.py $(ARGS)
+# What of deploy/ and of operating a machine without a cluster can run: some ten minutes.
+deploy-check: install
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose npm pgbouncer
+	SLOW_TESTS=1 $(BIN)/pytest tests/deploy deploy/checks tests/operating tests/test_migrate.py $(ARGS)
 
 bench: install
 	$(BIN)/python -m bench $(ARGS)

@@ -25,7 +25,7 @@ from tests.server_client import running
 ROLES = Path(__file__).parents[2] / "deploy" / "postgresql" / "roles.sql"
 READY = "/api/flowledger/v1/ready"
 needs_pgbouncer = pytest.mark.skipif(
-    shutil.which("pgbouncer") is None, reason="apt-get install pgbouncer, or make operate-check"
+    shutil.which("pgbouncer") is None, reason="apt-get install pgbouncer, or make deploy-check"
 )
 
 

@@ -65,7 +65,7 @@ def check(
         NotFound: nothing is stored there yet.
         StoreError: the database cannot be read.
     """
-    engine = open_engine(settings.tracking_uri)
+    engine = open_engine(settings.tracking_uri, settings.statement_seconds)
     place = settings.destination.redacted().tracking_uri
     now_ms = time.time_ns() // 1_000_000
     try:
