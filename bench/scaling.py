@@ -28,7 +28,15 @@ OF_MLFLOW = (
     *("trace_request_metadata", "spans", "entity_associations"),
 )
 SIZE = "SELECT pg_total_relation_size('{table}')"
-OURS = ["llm_calls", "llm_tags", "llm_groups", "llm_rollup", "llm_latencies", "llm_facets"]
+OURS = [
+    "llm_calls",
+    "llm_tags",
+    "llm_groups",
+    "llm_rollup",
+    "llm_latencies",
+    "llm_facets",
+    "llm_chain",
+]
 
 
 def measure(quick: bool) -> list[Row]:

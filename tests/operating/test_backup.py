@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from flowledger.audit.proof import verify
 from flowledger.cli import main
 from flowledger.records import encode
 from tests.calls import a_call
@@ -78,6 +79,25 @@ def test_a_backup_restored_into_an_empty_database_holds_everything(
     assert [] == sink.write([encode(a_call())])
     sink.close()
     assert CALLS + 1 == counted(empty)
+
+
+def test_the_chain_of_evidence_holds_after_a_restore(
+    filled: str, empty: str, tmp_path: Path
+) -> None:
+    file, before = tmp_path / "monday.backup", verify(filled, processes=1)
+    assert 0 == flowledger("backup", str(file), uri=filled)[0]
+    assert 0 == flowledger("restore", str(file), uri=empty)[0]
+    proof = verify(empty, before.head, processes=1)
+    assert (True, True, before.head, CALLS) == (
+        proof.intact,
+        proof.anchored,
+        proof.head,
+        proof.calls,
+    )
+    engine = sa.create_engine(empty, poolclass=sa.pool.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE llm_calls SET cost_usd = 0")
+    assert not verify(empty, before.head, processes=1).intact
 
 
 def test_a_backup_taken_while_calls_are_stored_is_whole(
