@@ -7,13 +7,15 @@ commit: writers wait for each other here one after the other and never in a circ
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
 from flowledger.store.leaves import KEPT, Kept, Leaves, RowLeaf, object_leaf, row_leaf
-from flowledger.store.writers import Writer
+
+if TYPE_CHECKING:  # a writer checks the schema, and the schema begins the chain
+    from flowledger.store.writers import Writer
 
 __all__ = ["BEGINNING", "Link", "append", "begin_chain", "current_leaves", "row_leaves", "rows_of"]
 
@@ -51,7 +53,7 @@ class Link(NamedTuple):
 
 
 def append(
-    writer: Writer, cursor: Any, kind: str, leaves: Leaves, note: dict[str, Any] | None = None
+    writer: "Writer", cursor: Any, kind: str, leaves: Leaves, note: dict[str, Any] | None = None
 ) -> None:
     """Add a link, as the last thing of the transaction that changed what it is about.
 
@@ -91,7 +93,7 @@ def begin_chain(connection: sa.Connection) -> None:
 
 
 def rows_of(
-    writer: Writer, cursor: Any, table: str, owners: Sequence[str]
+    writer: "Writer", cursor: Any, table: str, owners: Sequence[str]
 ) -> list[tuple[Any, ...]]:
     """Every row of these owners in a table that the chain covers, with the columns it covers."""
     kept = KEPT[table]
@@ -106,7 +108,7 @@ def rows_of(
     return found
 
 
-def current_leaves(writer: Writer, cursor: Any, record_ids: Sequence[str]) -> Leaves:
+def current_leaves(writer: "Writer", cursor: Any, record_ids: Sequence[str]) -> Leaves:
     """The leaves of these records as they now stand in the database."""
     tables: dict[str, dict[str, list[Any]]] = {record_id: {} for record_id in record_ids}
     for table in TABLES_OF_A_RECORD:
@@ -122,7 +124,7 @@ def current_leaves(writer: Writer, cursor: Any, record_ids: Sequence[str]) -> Le
 
 
 def row_leaves(
-    writer: Writer, cursor: Any, written: Iterable[tuple[str, tuple[Any, ...]]]
+    writer: "Writer", cursor: Any, written: Iterable[tuple[str, tuple[Any, ...]]]
 ) -> list[RowLeaf]:
     """The leaves of single rows as they now stand.
 
@@ -140,7 +142,7 @@ def row_leaves(
 
 
 def _read_back(
-    writer: Writer, cursor: Any, table: str, kept: Kept, keys: list[tuple[Any, ...]]
+    writer: "Writer", cursor: Any, table: str, kept: Kept, keys: list[tuple[Any, ...]]
 ) -> list[RowLeaf]:
     named = ", ".join((kept.owner, *kept.keys))
     one = f"({', '.join([writer.mark] * (len(kept.keys) + 1))})"
