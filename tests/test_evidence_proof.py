@@ -288,6 +288,7 @@ def test_calls_from_before_the_chain_are_said_to_be_outside(sqlite_uri: str, cal
     execute(sqlite_uri, "DROP TABLE llm_chain")
     for table in ("llm_erasures", "llm_erased", "llm_rejected"):
         execute(sqlite_uri, f"DROP TABLE {table}")
+    execute(sqlite_uri, "DROP INDEX llm_calls_received")
     execute(sqlite_uri, "DELETE FROM llm_schema WHERE version >= 6")
     store(sqlite_uri, [rich_call()])
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from flowledger.store.leaves import KEPT, Kept, Leaves, RowLeaf, object_leaf, row_leaf
 
-if TYPE_CHECKING:  # a writer checks the schema, and the schema begins the chain
+if TYPE_CHECKING:  # writers import the schema, whose steps begin a chain
     from flowledger.store.writers import Writer
 
 __all__ = ["BEGINNING", "Link", "append", "begin_chain", "current_leaves", "row_leaves", "rows_of"]

@@ -69,7 +69,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* The environment of the server and of the migration. */}}
+{{/* What the server is told of its database and of who may come. */}}
 {{- define "flowledger.env" -}}
 - name: MLFLOW_BACKEND_STORE_URI
 {{- if eq .Values.database.kind "sqlite" }}
@@ -78,7 +78,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   valueFrom:
     secretKeyRef:
       name: {{ .Values.database.existingSecret }}
-      key: {{ .databaseKey }}
+      key: {{ .Values.database.key }}
 {{- end }}
 {{- if eq .Values.auth.kind "basic" }}
 - name: FLOWLEDGER_SERVER_AUTH
