@@ -20,6 +20,7 @@ __all__ = ["measure"]
 
 SECONDS, QUICK_SECONDS = 20, 6
 SIZES = (1, 2, 4)
+STORED_AS = ("run+trace", "ledger")
 CALLS, QUICK_CALLS = 20_000, 2_000
 PATIENCE = 600
 OF_MLFLOW = (
@@ -36,7 +37,8 @@ def measure(quick: bool) -> list[Row]:
     with postgresql() as databases, temporary_folder() as folder:
         workers = [_calls_per_second(databases, folder, seconds, 1, n) for n in SIZES]
         replicas = [_calls_per_second(databases, folder, seconds, n, 1) for n in SIZES]
-        room = _room(databases, folder, QUICK_CALLS if quick else CALLS)
+        calls = QUICK_CALLS if quick else CALLS
+        room = [row for kind in STORED_AS for row in _room(databases, calls, kind)]
     return [*_rows("workers", workers), *_rows("replicas", replicas), *room]
 
 
@@ -69,23 +71,19 @@ def _calls_per_second(
     return load.per_second
 
 
-def _room(databases: Databases, folder: Path, calls: int) -> list[Row]:
+def _room(databases: Databases, calls: int, store_as: str) -> list[Row]:
     """Rows and bytes of a call, indexes included, in MLflow's tables and in ours."""
-    uri = databases.new()
-    with Child("ship", uri=uri, artifact_root=str(folder)) as child:
+    uri, rows = databases.new(), []
+    with temporary_folder() as folder:
         write_journals(folder / "journal", make_calls(calls, seed=7))
-        child.ask("ship", timeout=PATIENCE, folder=str(folder / "journal"))
-    rows = []
+        with Child("ship", uri=uri, artifact_root=str(folder), store_as=store_as) as child:
+            child.ask("ship", timeout=PATIENCE, folder=str(folder / "journal"))
     with psycopg.connect(uri, autocommit=True) as connection:
         for what, tables in (("MLflow's tables", OF_MLFLOW), ("ours", OURS)):
             count = sum(_number(connection, f"SELECT count(*) FROM {t}") for t in tables)
-            size = sum(_number(connection, f"SELECT pg_total_relation_size('{t}')") for t in tables)
-            rows.append(
-                Row(subject="scaling", what=f"rows a call, {what}", value=count / calls, unit="")
-            )
-            rows.append(
-                Row(subject="scaling", what=f"bytes a call, {what}", value=size / calls, unit="B")
-            )
+            size = sum(_number(connection, SIZE.format(table=t)) for t in tables)
+            rows.append(_each(f"{store_as}, rows a call in {what}", count / calls, "rows"))
+            rows.append(_each(f"{store_as}, bytes a call in {what}", size / calls, "B"))
     databases.drop(uri)
     return rows
 

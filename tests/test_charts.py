@@ -79,11 +79,11 @@ def test_one_span_of_time_is_a_point() -> None:
 
 
 def test_small_parts_are_added_up_and_what_no_row_has_is_among_them() -> None:
-    rows = [a_row(Slice, value=f"m{n}", cost_usd=n, priced=1) for n in range(1, 11)]
-    chart = charts.bars(rows, "model", whole=a_row(Sums, cost_usd=65, priced=11))
-    assert ["m10", "m9", "m8", "m7", "m6", "m5", "m4", "others"] == [row[0] for row in chart.rows]
-    assert ("others", "$16.00", "24.62%") == chart.rows[-1]
-    assert "$65.00 in all, most of it: m10" == chart.summary
+    rows = [a_row(Slice, value=f"m{n}", cost_usd=n, priced=1) for n in range(1, 13)]
+    chart = charts.bars(rows, "model", whole=a_row(Sums, cost_usd=88, priced=13))
+    assert [f"m{n}" for n in range(12, 3, -1)] == [row[0] for row in chart.rows[:-1]]
+    assert ("others", "$16.00", "18.18%") == chart.rows[-1]
+    assert "$88.00 in all, most of it: m12" == chart.summary
 
 
 def test_an_unknown_price_is_a_question_mark_and_never_nothing() -> None:
@@ -102,7 +102,8 @@ def test_every_error_is_in_the_chart_whatever_its_type() -> None:
     rows = [a_row(PeriodSlice, start_ms=day, value=f"E{n}", failed=n) for n in range(12)]
     chart = charts.error_types(rows, WINDOW)
     assert sum(range(12)) == sum(point["amount"] for point in points(chart))
-    assert ["E11", "E10", "E9", "E8", "E7", "E6", "others"] == [p["name"] for p in points(chart)]
+    told = [point["name"] for point in points(chart) if "text" in point]
+    assert ["E11", "E10", "E9", "E8", "E7", "E6", "others"] == told
 
 
 def test_a_distribution_adds_up_to_all_calls() -> None:

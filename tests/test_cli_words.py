@@ -22,7 +22,7 @@ from tests.calls import a_call
 
 PAGE = (Path(__file__).parent.parent / "docs/cli.md").read_text()
 HEAVY = ("sqlalchemy", "mlflow", "altair", "pyarrow", "fpdf", "vl_convert", "jinja2", "fastapi")
-NARRATED = ("demo", "replay", "run", "server")
+NARRATED = ("backup", "demo", "migrate", "replay", "restore", "run", "server")
 
 
 def run(uri: str, *words: str) -> Result:

@@ -27,6 +27,7 @@ from flowledger.records import (
 )
 from flowledger.store import open_sink
 from flowledger.store.bulk import BulkSink
+from flowledger.store.schema import migrate_back
 from tests.calls import NOW_NS, a_call
 
 PRODUCER = "1" * 32
@@ -285,10 +286,9 @@ def test_several_processes_find_what_one_does(sqlite_uri: str) -> None:
 @pytest.mark.parametrize("calls", [0, 3])
 def test_calls_from_before_the_chain_are_said_to_be_outside(sqlite_uri: str, calls: int) -> None:
     store(sqlite_uri, [rich_call() for _ in range(calls)] or [rich_call()])
-    execute(sqlite_uri, "DROP TABLE llm_chain")
-    for table in ("llm_erasures", "llm_erased", "llm_rejected"):
-        execute(sqlite_uri, f"DROP TABLE {table}")
-    execute(sqlite_uri, "DELETE FROM llm_schema WHERE version >= 6")
+    engine = sa.create_engine(sqlite_uri)
+    migrate_back(engine, 5)
+    engine.dispose()
     store(sqlite_uri, [rich_call()])
 
     proof = verify(sqlite_uri)

@@ -1,6 +1,5 @@
 """`flowledger migrate`: tables forward and back, and what that loses, on both databases."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,11 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from flowledger.cli import main
+from flowledger.config import Destination
 from flowledger.errors import NotFound, StoreMisconfigured, StoreOutdated
 from flowledger.records import Actor, encode
+from flowledger.shipping.collector import Collector
+from flowledger.shipping.loop import read_status
 from flowledger.store.backfill import repair
 from flowledger.store.schema import applied, migrate, migrate_back, migrations
 from tests.calls import a_call
@@ -19,7 +21,6 @@ from tests.test_rollup import assert_true_sums, counted, open_bulk_sink
 
 STEPS = [migration.number for migration in migrations()]
 NEWEST = STEPS[-1]
-TIMES = re.compile(r"_ms$")
 
 
 @pytest.fixture
@@ -151,6 +152,19 @@ def test_nobody_writes_beside_a_newer_schema_that_says_so(engine: sa.Engine, fil
     assert 2 == counted(filled)
     with pytest.raises(NotFound, match="take it back with that one"):
         migrate_back(engine, 3)
+
+
+def test_a_collector_leaves_a_newer_schema_to_whoever_is_started_next(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    open_bulk_sink(sqlite_uri).close()
+    engine = sa.create_engine(sqlite_uri, poolclass=sa.pool.NullPool)
+    newer_step(engine, breaking=True)
+    place = Destination(tracking_uri=sqlite_uri, artifact_root="/nonexistent", store_as="run")
+    Collector(tmp_path, place).run(lambda: True, idle_seconds=5.0)
+    status = read_status(tmp_path)
+    assert status is not None
+    assert "replaced by a newer one" in str(status.error)
 
 
 def test_a_newer_schema_that_breaks_nothing_is_written_to(engine: sa.Engine, filled: str) -> None:

@@ -481,7 +481,7 @@ def test_the_sql_of_threads_agents_document_gives_the_average(database_uri: str)
     assert rows_of(database_uri, query) == [{"persona": "helper", "avg_tokens": 180.0}]
 
 
-def test_migrations_are_numbered_without_holes_and_applied_once(database_uri: str) -> None:
+def test_migrations_have_numbers_of_their_own_and_are_applied_once(database_uri: str) -> None:
     numbers = [migration.number for migration in migrations()]
     assert sorted(set(numbers)) == numbers
     for _ in range(2):

@@ -11,7 +11,9 @@ from flowledger.store import open_sink
 
 GIVEN = argument()
 DESTINATION = Destination(
-    tracking_uri=GIVEN["uri"], artifact_root=GIVEN["artifact_root"], store_as="run+trace"
+    tracking_uri=GIVEN["uri"],
+    artifact_root=GIVEN["artifact_root"],
+    store_as=GIVEN.get("store_as", "run+trace"),
 )
 
 

@@ -20,6 +20,7 @@ from flowledger.audit.scrubbing import Renaming, scrub
 from flowledger.errors import StoreUnavailable
 from flowledger.records import new_id
 from flowledger.store import chain
+from flowledger.store.connections import PATIENT
 from flowledger.store.corrections import remove_rows, sum_again
 from flowledger.store.leaves import Leaves
 from flowledger.store.schema import migrate
@@ -365,7 +366,7 @@ def _subject(salt: str, subject: str) -> str:
 def _opened(tracking_uri: str) -> Iterator[Writer]:
     with answering(), open_proven(tracking_uri):
         pass  # says in a sentence what is wrong with it
-    writer = open_writer(tracking_uri)
+    writer = open_writer(tracking_uri, PATIENT)
     try:
         with answering():
             migrate(writer.engine)

@@ -19,6 +19,7 @@ from flowledger.audit.comparing import Difference, compare_records, compare_rows
 from flowledger.audit.texts import prepare
 from flowledger.errors import NotFound, StoreMisconfigured, StoreUnavailable
 from flowledger.store.chain import BEGINNING, Link
+from flowledger.store.connections import PATIENT
 from flowledger.store.leaves import Leaves, RowLeaf
 from flowledger.store.rows import LEDGER
 from flowledger.store.writers import Writer, answering, check_answers, open_writer
@@ -158,7 +159,7 @@ def open_proven(tracking_uri: str) -> Iterator[tuple[Writer, Any]]:
     path = tracking_uri.partition(":///")[2]
     if tracking_uri.startswith("sqlite") and not os.path.isfile(path):
         raise NotFound(f"there is no database {path}: record a call first")
-    writer = open_writer(tracking_uri)
+    writer = open_writer(tracking_uri, PATIENT)
     try:
         check_answers(writer.engine)
         with closing(writer.engine.raw_connection()) as connection:

@@ -50,7 +50,7 @@ class Loop:
         self._sink: Sink | None = None
         self._drain: Drain | None = None
         self._failures = 0
-        self.outdated = False
+        self.outdated = False  # whether the store takes calls from a newer flowledger only
         self._said: str | None = NOTHING_SAID
 
     @property
@@ -65,6 +65,7 @@ class Loop:
 
     def turn(self) -> float:
         """Deliver one batch; returns how long to wait before the next turn, in seconds."""
+        self.outdated = False
         try:
             delivered = self._step()
         except (StoreError, OSError) as exc:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 __all__ = [
+    "PATIENT",
     "UNLIMITED",
     "USUAL",
     "Timeouts",
@@ -33,6 +34,8 @@ class Timeouts(NamedTuple):
 
 
 USUAL = Timeouts()
+# For what an operator starts and waits for: proving, erasing, giving space back.
+PATIENT = Timeouts(statement=86_400.0)
 
 
 def tcp_options(timeouts: Timeouts) -> dict[str, Any]:

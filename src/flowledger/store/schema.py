@@ -33,6 +33,7 @@ TESTED_REVISIONS = {"dc11669786a5": "MLflow 3.17.2"}
 ADVISORY_LOCK = 0x666C6F776C656467
 BREAKING = "-- Breaking:"
 VERSIONS = "llm_schema"
+INSUFFICIENT_PRIVILEGE = "42501"  # PostgreSQL's code for it
 WRITERS_ARE_TOLD = 8  # the migration since which a step can be marked as breaking
 # The newest step that keeps out writers which do not know it.
 UNKNOWN_STEP = f"SELECT max(version) FROM {VERSIONS} WHERE breaking"
@@ -177,9 +178,6 @@ def _changing(engine: sa.Engine) -> Iterator[sa.Connection]:
             "the tables must be changed, and this user may not: run `flowledger migrate` as their "
             "owner"
         ) from exc
-
-
-INSUFFICIENT_PRIVILEGE = "42501"
 
 
 def _missing(engine: sa.Engine, to: int | None) -> set[int]:

@@ -6,7 +6,7 @@ from flowledger.audit.single import CallProof, prove_call
 from flowledger.dashboard.pages.shown import Context, Shown
 from flowledger.dashboard.pages.timeline import bars_of
 from flowledger.errors import NotFound, QuestionError, StoreMisconfigured
-from flowledger.questions import RecentCall, StoredCall
+from flowledger.questions import Filters, RecentCall, StoredCall
 from flowledger.questions.over import RANKS
 
 __all__ = ["call", "calls"]
@@ -32,7 +32,7 @@ def calls(shown: Shown, rest: str) -> Context:
     if view.given.get("part") == "rows":
         return "rows", context
     over = shown.over()
-    everything = view.over(shown.ledger, shown.may)
+    everything = shown.ledger.over(view.window, Filters(readable=shown.may))
     return "calls", {
         **context,
         "sums": over.sums(),
