@@ -58,6 +58,7 @@ def test_the_numbers_are_those_of_the_ledger_and_the_same_from_every_worker(
     server.post(b"\xf1\x1e")
     server.post_json([{"feature": 1}, {"feature": "by hand", "model": "gpt-4o"}])
     MlflowClient(tracking_uri=server.url).create_experiment("empty")
+    until_counted(server, "mlflow_requests_total{method=POST,route=mlflow api,status=200}")
     scrapes = [server.metrics() for _ in range(8)]  # answered by both workers
     for told in scrapes:
         check_against_the_ledger(server, told)
@@ -67,6 +68,13 @@ def test_the_numbers_are_those_of_the_ledger_and_the_same_from_every_worker(
         told["mlflow_requests_total{method=GET,route=/metrics,status=200}"] for told in scrapes
     ]
     assert [counted[0] + number for number in range(8)] == counted
+
+
+def until_counted(server: Server, sample: str) -> None:
+    """A request is counted after its client has the answer."""
+    deadline = time.monotonic() + 30
+    while sample not in server.metrics() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def check_against_the_ledger(server: Server, told: dict[str, float]) -> None:

@@ -62,7 +62,7 @@ def filled(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Filled(server, calls)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The Chromium that is installed, else Playwright's own."""
     with sync_playwright() as playwright:

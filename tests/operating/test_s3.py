@@ -34,6 +34,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.create()
     yield made
     server.stop()
+    flowledger.configure()
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["through the proxy", "by their address"])
@@ -57,6 +58,6 @@ def test_artifacts_of_a_job_reach_the_bucket_and_are_read_again(
         fetched = client.download_artifacts(run.info.run_id, "out/summary.txt", str(tmp_path))
         assert "42 rows" == Path(fetched).read_text()
         assert job is not None
-    [key] = [one.key for one in bucket.objects.all()]
+    [key] = [one.key for one in bucket.objects.all() if run.info.run_id in one.key]
     assert key.startswith("flow/")
     assert key.endswith(f"{run.info.run_id}/artifacts/out/summary.txt")

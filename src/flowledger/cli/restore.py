@@ -18,7 +18,7 @@ def command(file: Path, uri: str | None) -> None:
     Exit code 1 when the sums in it are not those of its calls.
 
     \b
-    Example:
+    Examples:
       flowledger restore monday.backup --backend-store-uri sqlite:///again.db
     """
     with needs_server():

@@ -34,3 +34,6 @@ class Command(BaseCommand):  # type: ignore[misc]
             main.main(given or ["--help"], "manage.py flowledger", standalone_mode=False)
         except click.ClickException as exc:
             raise CommandError(exc.format_message(), returncode=exc.exit_code) from exc
+        except SystemExit as exc:
+            if exc.code:  # Django's own caller goes on where all is well
+                raise
