@@ -16,6 +16,8 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
+import flowledger
+
 # Machines here are noisy and shared: an example may take as long as it needs.
 settings.register_profile("flowledger", deadline=None, max_examples=60)
 settings.load_profile("flowledger")
@@ -36,6 +38,22 @@ import sys
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 SqlAlchemyStore(sys.argv[1], sys.argv[2])
 """
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Neither a recorder that was begun nor a setting reaches the next test."""
+    before = _settings_here()
+    yield
+    flowledger.configure()
+    for name in _settings_here():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def _settings_here() -> dict[str, str]:
+    prefixes = ("FLOWLEDGER_", "MLFLOW_")
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
 @pytest.fixture

@@ -34,7 +34,6 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.create()
     yield made
     server.stop()
-    flowledger.configure()
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["through the proxy", "by their address"])
