@@ -17,6 +17,7 @@ from flowledger.shipping.loop import read_status
 from flowledger.store.backfill import repair
 from flowledger.store.schema import applied, migrate, migrate_back, migrations
 from tests.calls import a_call
+from tests.faults.processes import slow
 from tests.test_rollup import assert_true_sums, counted, open_bulk_sink
 
 STEPS = [migration.number for migration in migrations()]
@@ -82,7 +83,9 @@ def test_every_script_has_its_way_back_and_says_what_that_loses() -> None:
     assert [] == [m.name for m in migrations() if not m.back or not m.loss.endswith(".")]
 
 
-@pytest.mark.parametrize("step", [0, *STEPS[:-1]])
+@pytest.mark.parametrize(
+    "step", [0, 3, STEPS[-2], *(pytest.param(n, marks=slow) for n in STEPS[:-2] if n != 3)]
+)
 def test_there_and_back_again_leaves_the_same_tables(engine: sa.Engine, step: int) -> None:
     before, rows, taken = schema(engine), contents(engine), list(reversed(STEPS))
     assert [n for n in taken if n > step] == migrate_back(engine, step)

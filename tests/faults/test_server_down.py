@@ -17,7 +17,7 @@ def server(tmp_path: Path) -> Host:
     return Host(tmp_path, tmp_path / "server-home")
 
 
-@pytest.mark.parametrize("seconds", [10, pytest.param(70, marks=slow)])
+@pytest.mark.parametrize("seconds", [4, pytest.param(70, marks=slow)])
 def test_calls_made_while_the_server_hangs_arrive_once(
     host: Host, server: Host, sqlite_uri: str, tmp_path: Path, seconds: float
 ) -> None:
@@ -35,7 +35,7 @@ def test_calls_made_while_the_server_hangs_arrive_once(
     assert [told["calls"]] == list(ledger.producers().values())
 
 
-@pytest.mark.parametrize("seconds", [10, pytest.param(60, marks=slow)])
+@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=slow)])
 def test_calls_made_while_there_is_no_server_arrive_once(
     host: Host, server: Host, sqlite_uri: str, tmp_path: Path, seconds: float
 ) -> None:
