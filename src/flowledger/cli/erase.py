@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from flowledger import config
-from flowledger.cli.taking_out import confirm, need_packages, os_user, progress, told
+from flowledger.cli.taking_out import asked, confirm, need_packages, os_user, progress, told
 from flowledger.cli.text import print_json
 from flowledger.config import Settings
 from flowledger.shipping.collector import Collector, collector_lock
@@ -17,12 +17,7 @@ SHIP_SECONDS = 60.0
 
 @click.command()
 @click.option("--user", "user_id", required=True, metavar="ID", help="The user_id to erase.")
-@click.option("--by", help="Who does it; default: the user of this system.")
-@click.option("--reason", default="asked to be erased", show_default=True, help="Why.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Say how much there is, and change nothing.")
-@click.option("--no-vacuum", is_flag=True, help="Leave freed pages as they are, until later.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@asked("asked to be erased")
 def command(
     user_id: str,
     by: str | None,

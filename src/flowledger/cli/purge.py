@@ -6,7 +6,7 @@ import time
 import click
 
 from flowledger import config
-from flowledger.cli.taking_out import confirm, need_packages, os_user, progress, told
+from flowledger.cli.taking_out import asked, confirm, need_packages, os_user, progress, told
 from flowledger.cli.text import moment, print_json
 from flowledger.errors import ConfigError
 
@@ -14,12 +14,7 @@ from flowledger.errors import ConfigError
 @click.command()
 @click.option("--older-than", required=True, metavar="AGE", help="Such as 180d, 24h.")
 @click.option("--everything", is_flag=True, help="Delete the calls themselves, and their counts.")
-@click.option("--by", help="Who does it; default: the user of this system.")
-@click.option("--reason", default="retention", show_default=True, help="Why.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Say how much there is, and change nothing.")
-@click.option("--no-vacuum", is_flag=True, help="Leave freed pages as they are, until later.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@asked("retention")
 def command(
     older_than: str,
     everything: bool,

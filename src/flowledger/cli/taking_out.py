@@ -2,8 +2,8 @@
 
 import getpass
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,34 @@ from flowledger.errors import StoreMisconfigured
 if TYPE_CHECKING:
     from flowledger.audit.erasure import Erasure
 
-__all__ = ["confirm", "need_packages", "os_user", "progress", "told"]
+Function = Callable[..., Any]
+
+__all__ = ["asked", "confirm", "need_packages", "os_user", "progress", "told"]
+
+
+def asked(reason: str) -> Callable[[Function], Function]:
+    """Give a command the options of whatever takes something out.
+
+    Args:
+        reason: why, unless somebody says.
+    """
+    options = (
+        click.option("--by", help="Who does it; default: the user of this system."),
+        click.option("--reason", default=reason, show_default=True, help="Why."),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--dry-run", is_flag=True, help="Say how much there is, and change nothing."),
+        click.option(
+            "--no-vacuum", is_flag=True, help="Leave freed pages as they are, until later."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    )
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def need_packages() -> None:
