@@ -21,7 +21,12 @@ from flowledger.errors import StoreUnavailable
 from flowledger.records import new_id
 from flowledger.store import chain
 from flowledger.store.connections import PATIENT
-from flowledger.store.corrections import remove_rows, sum_again
+from flowledger.store.corrections import (
+    remove_rows,
+    sum_again,
+    sum_owners_again,
+    touched_days,
+)
 from flowledger.store.leaves import Leaves
 from flowledger.store.schema import migrate
 from flowledger.store.writers import Writer, answering, open_writer
@@ -239,7 +244,7 @@ class _Work:
                 done += len(ids)
                 progress(done)
         if renaming is not None:
-            self._rename_sums(wanted, renaming)
+            self._end_of_user(wanted)
 
     def finish(self, vacuum: bool, user_id: str | None) -> Erasure:
         """Say that it is done, forget who it was about, and overwrite what is free."""
@@ -304,7 +309,9 @@ class _Work:
                 sum_again(cursor, remove_rows(writer, cursor, ids))
                 leaves = Leaves([[]], [(bytes.fromhex(one), 0, b"") for one in ids], shown)
             else:
+                days = set() if renaming is None else touched_days(writer, cursor, ids)
                 leaves = scrub(writer, cursor, ids, renaming)
+                sum_owners_again(cursor, days)
                 cursor.executemany(
                     f"INSERT INTO llm_erased (record_id, erasure_id) VALUES ({mark}, {mark})"
                     " ON CONFLICT (record_id) DO NOTHING",
@@ -317,17 +324,12 @@ class _Work:
             kind = "erasure" if self._kind == USER else "purge"
             chain.append(writer, cursor, kind, leaves, self._note)
 
-    def _rename_sums(self, wanted: _Wanted, renaming: Renaming) -> None:
-        """Sums by user go on under the made-up name, once no call has the old one."""
-        mark = self._writer.mark
+    def _end_of_user(self, wanted: _Wanted) -> None:
+        """See that no call has the old name, and clear what may quote it."""
         with self._writer.transaction() as cursor:
             self._writer.lock(cursor)
             if wanted.portion(cursor, wanted.calls, ""):
                 raise StoreUnavailable("that user goes on calling: stop them, and run this again")
-            cursor.execute(
-                f"UPDATE llm_facets SET value = {mark} WHERE facet = 'user_id' AND value = {mark}",
-                (renaming.name, renaming.user[:250]),
-            )
             # What a database said of a record may quote it.
             cursor.execute("UPDATE llm_rejected SET reason = 'cleared by an erasure'")
 
