@@ -58,7 +58,7 @@ class Refusing:
 
     def write(self, records: Sequence[bytes], *, redelivered: bool = True) -> list[Refusal]:
         return [
-            Refusal(place, f"it says {TEXT}")
+            Refusal(place, f"it cannot be read: {record!r}")
             for place, record in enumerate(records)
             if not isinstance(decode(record), Producer)
         ]
