@@ -63,6 +63,17 @@ def test_calls_that_lack_a_field_are_counted_by_user_feature_and_day(
     assert (4, False) == (found.calls, found.holds)
 
 
+def test_a_call_that_only_groups_others_is_not_counted_beside_them(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    [group] = numbered(1, actor=Actor(), inner_calls=1)
+    [inner] = numbered(2, actor=Actor(), parent_id=group.id)
+    store(sqlite_uri, [group, inner])
+    found = found_in(sqlite_uri, tmp_path, Policy(require=["user_id"], grace="0s"))
+    users = short(found, "missing_fields")["user_id is missing"]
+    assert (1, 1, [inner.id]) == (found.calls, users.count, users.examples)
+
+
 def test_an_environment_asks_for_its_own_fields_before_a_feature_does(
     database_uri: str, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from flowledger.audit.evidence import Evidence, check
 from flowledger.audit.policy import policy_of
+from flowledger.charts.numbers import moment
 from flowledger.dashboard.pages.shown import Context, Shown
 from flowledger.questions import Filters
 
