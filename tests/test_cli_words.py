@@ -110,7 +110,7 @@ def test_a_setting_that_is_wrong_is_exit_code_two(
     monkeypatch.setenv("FLOWLEDGER_JOURNAL_MAX_BYTES", "plenty")
     told = run("sqlite:///nothing.db", *words.split(), "--json")
     assert (2, "") == (told.exit_code, told.stdout)
-    assert "FLOWLEDGER_JOURNAL_MAX_BYTES" in told.stderr
+    assert "journal_max_bytes" in told.stderr
 
 
 @pytest.mark.parametrize("words", NEEDS_A_DATABASE)
