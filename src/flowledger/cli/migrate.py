@@ -1,5 +1,6 @@
 """`flowledger migrate`: our tables forward and back, by an operator."""
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def command(to: int | None, status: bool, yes: bool, as_json: bool, uri: str | N
     with needs_server():
         from flowledger.store.upkeep import open_upkeep
     uri = config.load(tracking_uri=uri).tracking_uri
+    began_ms = time.time_ns() // 1_000_000
     if not status and to is None:
         _make_tables(uri)
     with open_upkeep(uri) as upkeep:
@@ -50,7 +52,7 @@ def command(to: int | None, status: bool, yes: bool, as_json: bool, uri: str | N
         elif to is not None and any(step > to for step in upkeep.applied()):
             done = _go_back(upkeep, to, yes, as_json)
         else:
-            done = _go_forward(upkeep, to)
+            done = _go_forward(upkeep, to, began_ms)
         if as_json:
             print_json({**msgspec.structs.asdict(done), "steps": _steps(upkeep)})
             return
@@ -101,10 +103,12 @@ def _told(done: _Done, to: int | None) -> Iterator[str]:
         yield f"the tables are at step {done.at}"
 
 
-def _go_forward(upkeep: "Upkeep", to: int | None) -> _Done:
-    taken = upkeep.forward(to)
+def _go_forward(upkeep: "Upkeep", to: int | None, began_ms: int) -> _Done:
+    upkeep.forward(to)
     summed = upkeep.sum_missing() if to is None else 0
-    return _Done(taken=taken, summed=summed, at=max(upkeep.applied(), default=0))
+    there = upkeep.applied()
+    taken = sorted(number for number, taken_ms in there.items() if taken_ms >= began_ms)
+    return _Done(taken=taken, summed=summed, at=max(there, default=0))
 
 
 def _go_back(upkeep: "Upkeep", to: int, yes: bool, as_json: bool) -> _Done:

@@ -274,11 +274,11 @@ class Over:
         sources = self._sources()
         holes = {"calls": sources.calls, "span": SPAN if content or text else "NULL"}
         if text is None:
-            whole = {**holes, "has_text": "1 = 1"}
+            whole = {**holes, "matches": "1 = 1"}
             return self._stream(EveryCall, "every_call", whole, sources.parameters)
         plain, written = patterns(text)
         parameters = {**sources.parameters, "plain": plain, "written": written}
-        holes["has_text"] = HAS_TEXT.format(span=SPAN)
+        holes["matches"] = HAS_TEXT.format(span=SPAN)
         found = self._stream(EveryCall, "every_call", holes, parameters)
         return (call for call in found if has_text(call, text))
 
@@ -324,7 +324,7 @@ class Over:
         """
         before_ms, before_id = _position(page)
         sources = self._sources()
-        holes = {"calls": sources.calls, "has_text": HAS_TEXT.format(span="s.content")}
+        holes = {"calls": sources.calls, "matches": HAS_TEXT.format(span="s.content")}
         at = {"before_ms": before_ms, "before_id": before_id, "most": most}
         last = self._ask(Position, "calls_position", sources, holes, **{**at, "most": most - 1})
         plain, written = patterns(text)

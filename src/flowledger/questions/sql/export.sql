@@ -57,5 +57,5 @@ SELECT
     {span} AS span
 FROM llm_calls c
 WHERE {calls}
-    AND {has_text}
+    AND {matches}
 ORDER BY start_ms, id

@@ -134,7 +134,7 @@ FROM (
 ) looked
 JOIN llm_calls c ON c.id = looked.id
 LEFT JOIN spans s ON s.trace_id = 'tr-' || c.id AND s.span_id = SUBSTR(c.id, 17)
-WHERE {has_text}
+WHERE {matches}
 ORDER BY c.start_ms DESC, c.id DESC
 
 -- name: calls_position
