@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from flowledger.config import Settings
 from flowledger.shipping.collector import Collector, collector_lock
 
@@ -19,8 +21,12 @@ def ship(settings: Settings) -> None:
     """Have what waits stored first, so that it is taken out with the rest."""
     folder = settings.journal_folder
     with collector_lock(folder) as ours:
-        if ours():
-            Collector(folder, settings.destination, settings.token).run_once(timeout=SHIP_SECONDS)
+        if not ours():
+            click.echo("flowledger: a collector ships what waits: it may not be done yet", err=True)
+            return
+        collector = Collector(folder, settings.destination, settings.token)
+        if error := collector.run_once(timeout=SHIP_SECONDS):
+            click.echo(f"flowledger: not everything that waits is shipped: {error}", err=True)
 
 
 def forget_turns(settings: Settings, forget: Callable[["Library"], int]) -> int:
