@@ -53,8 +53,7 @@ def command(
         _say(as_json, {"calls": theirs.calls, "jobs": theirs.jobs, "waiting": waits}, "would erase")
         return
     confirm(f"erase {theirs.calls:,} calls and {theirs.jobs:,} jobs of {user_id}", yes=yes)
-    if waits:
-        ship(settings)
+    ship(settings, lambda: waiting(folder, of_user(user_id)))
     sessions = sessions_of(uri, user_id)
     turns = forget_turns(settings, lambda kept: sum(map(kept.forget, sessions)))
     # Before their records in the database, which say whose those are that name nobody.

@@ -1,5 +1,6 @@
 """What stands beside the database on this host: chat turns, journals, and what was rejected."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +18,22 @@ __all__ = ["forget_turns", "ship"]
 SHIP_SECONDS = 60.0
 
 
-def ship(settings: Settings) -> None:
-    """Have what waits stored first, so that it is taken out with the rest."""
+def ship(settings: Settings, waits: Callable[[], int]) -> None:
+    """Have what waits stored first, so that it is taken out with the rest.
+
+    Args:
+        settings: where the journals are, and where they go.
+        waits: how many records it is about; a collector that is at work is waited for.
+    """
     folder = settings.journal_folder
-    with collector_lock(folder) as ours:
-        if not ours():
-            click.echo("flowledger: a collector ships what waits: it may not be done yet", err=True)
-            return
-        collector = Collector(folder, settings.destination, settings.token)
-        if error := collector.run_once(timeout=SHIP_SECONDS):
-            click.echo(f"flowledger: not everything that waits is shipped: {error}", err=True)
+    deadline = time.monotonic() + SHIP_SECONDS
+    while waits() and time.monotonic() < deadline:
+        with collector_lock(folder) as ours:
+            if ours():
+                collector = Collector(folder, settings.destination, settings.token)
+                if error := collector.run_once(timeout=SHIP_SECONDS):
+                    click.echo(f"flowledger: not all that waits is shipped: {error}", err=True)
+                return
 
 
 def forget_turns(settings: Settings, forget: Callable[["Library"], int]) -> int:
