@@ -5,6 +5,7 @@ import math
 import random
 import subprocess
 import sys
+import time
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +155,14 @@ def test_turns_are_numbered_from_one_and_found_in_order(library: Library) -> Non
     assert [("three", "THREE")] == library.begin_turn("s", "five", 1).earlier
     assert (1, []) == (lambda t: (t.number, t.earlier))(library.begin_turn("t", "x", 5))
     assert (5, 0) == (library.forget("s"), library.forget("s"))
+
+
+def test_turns_from_before_a_time_are_deleted_and_leave_no_bytes(library: Library) -> None:
+    library.begin_turn("s", "an old question", 0)
+    now_ms = time.time_ns() // 1_000_000
+    assert (0, 1) == (library.forget_before(now_ms - 60_000), library.forget_before(now_ms + 1))
+    library.overwrite_freed()
+    assert 1 == library.begin_turn("s", "a new question", 0).number
 
 
 def test_turns_begun_at_once_have_numbers_of_their_own(library: Library) -> None:
