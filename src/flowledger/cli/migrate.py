@@ -29,15 +29,21 @@ def command(to: int | None, status: bool, yes: bool, uri: str | None) -> None:
     A server and a collector go forward by themselves when their user may change tables. Before
     going back stop everything that writes: a newer flowledger goes forward again.
 
+    On PostgreSQL, with the setting partition_calls=month, calls are kept by month from then on, and
+    each `flowledger migrate` makes the months ahead; partition_calls=none puts them into one table
+    again. Both move every row, and calls wait meanwhile.
+
     \b
     Examples:
       flowledger migrate --status
       flowledger migrate
       flowledger migrate --to 5
+      FLOWLEDGER_PARTITION_CALLS=month flowledger migrate
     """
     with needs_server():
         from flowledger.store.upkeep import open_upkeep
-    uri = config.load(tracking_uri=uri).tracking_uri
+    settings = config.load(tracking_uri=uri)
+    uri = settings.tracking_uri
     if not status and to is None:
         _make_tables(uri)
     with open_upkeep(uri) as upkeep:
@@ -47,6 +53,8 @@ def command(to: int | None, status: bool, yes: bool, uri: str | None) -> None:
             _go_back(upkeep, to, yes)
         else:
             _go_forward(upkeep, to)
+            if to is None:
+                _keep(upkeep, settings.partition_calls)
 
 
 def _make_tables(uri: str) -> None:
@@ -64,6 +72,11 @@ def _show(upkeep: "Upkeep") -> None:
         name = known[number].name if number in known else "of a newer flowledger"
         when = f"{moment(there[number])} UTC" if number in there else "not taken"
         click.echo(f"{number:4}  {name:22}  {when}")
+    parts = upkeep.parts()
+    if parts.by_month:
+        ahead = "this month is not made" if parts.ahead < 0 else f"{parts.ahead} made ahead"
+        months = f"{parts.months[0]} to {parts.months[-1]}" if parts.months else "no month"
+        click.echo(f"calls are kept by month: {months}, {ahead}")
 
 
 def _go_forward(upkeep: "Upkeep", to: int | None) -> None:
@@ -73,6 +86,18 @@ def _go_forward(upkeep: "Upkeep", to: int | None) -> None:
         if summed := upkeep.sum_missing():
             click.echo(f"{summed:,} calls were added to the sums")
         click.echo(f"the tables are at step {max(upkeep.applied())}")
+
+
+def _keep(upkeep: "Upkeep", how: str) -> None:
+    """The table of calls, as the setting wants it."""
+    if how == "month" and not upkeep.parts().by_month:
+        upkeep.by_month(lambda name, rows: click.echo(f"{rows:,} calls moved to {name}"))
+    elif how == "none" and upkeep.in_one_table(
+        lambda name, rows: click.echo(f"{rows:,} calls moved out of {name}")
+    ):
+        click.echo("calls are in one table again")
+    elif made := upkeep.keep_ahead():
+        click.echo(f"calls have a place for {', '.join(map(str, made))}")
 
 
 def _go_back(upkeep: "Upkeep", to: int, yes: bool) -> None:

@@ -13,6 +13,11 @@ from flowledger.errors import ConfigError, FlowledgerError, StoreUnavailable
 
 __all__ = ["prepare"]
 
+NOT_OURS = (
+    "partition_calls=month is not done, for this user may not change tables: run `flowledger "
+    "migrate` with it as their owner"
+)
+
 
 def prepare(uri: str, auth: str) -> None:
     """Make MLflow's tables and ours where they are missing, and MLflow's first user.
@@ -34,6 +39,22 @@ def prepare(uri: str, auth: str) -> None:
         _make_first_user()
 
 
+def _partition(uri: str) -> None:
+    """Keep calls by month, where that is set and this user may."""
+    from flowledger import logs
+    from flowledger.store.upkeep import open_upkeep
+
+    settings = config.load(tracking_uri=uri)
+    if settings.partition_calls != "month":
+        return
+    with open_upkeep(settings.tracking_uri) as upkeep:
+        parts = upkeep.parts()
+        if parts.ours or not uri.startswith("postgresql"):
+            upkeep.by_month(lambda name, rows: None)
+        elif not parts.by_month:
+            logs.warn("server", NOT_OURS)
+
+
 def _make_first_user() -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -53,6 +74,7 @@ def main() -> None:
     uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
     try:
         prepare(uri, os.environ.get("FLOWLEDGER_SERVER_AUTH", ""))
+        _partition(uri)
     except FlowledgerError as exc:
         print(str(exc).partition("\n")[0])
         sys.exit(2 if isinstance(exc, ConfigError) else 3)
