@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     help="Go to this step, forward or back; without it, forward to the newest.",
 )
 @click.option("--status", is_flag=True, help="Show the steps, and change nothing.")
+@click.option(
+    "--users", is_flag=True, help="Make the tables of MLflow's users, too, for --auth basic."
+)
 @click.option("--yes", is_flag=True, help="Lose what going back loses without asking.")
 @backend_store_uri
-def command(to: int | None, status: bool, yes: bool, uri: str | None) -> None:
+def command(to: int | None, status: bool, users: bool, yes: bool, uri: str | None) -> None:
     """Bring the tables of a database forward, or back for an older flowledger.
 
     A server and a collector go forward by themselves when their user may change tables. Before
@@ -45,7 +48,7 @@ def command(to: int | None, status: bool, yes: bool, uri: str | None) -> None:
     settings = config.load(tracking_uri=uri)
     uri = settings.tracking_uri
     if not status and to is None:
-        _make_tables(uri)
+        _make_tables(uri, users)
     with open_upkeep(uri) as upkeep:
         if status:
             _show(upkeep)
@@ -57,11 +60,13 @@ def command(to: int | None, status: bool, yes: bool, uri: str | None) -> None:
                 _keep(upkeep, settings.partition_calls)
 
 
-def _make_tables(uri: str) -> None:
+def _make_tables(uri: str, users: bool) -> None:
     """MLflow's tables and ours, as `flowledger server` makes them."""
     with needs_server():
-        from flowledger.server.prepare import prepare
+        from flowledger.server.prepare import make_users_tables, prepare
     prepare(uri, auth="")
+    if users:
+        make_users_tables(uri)
 
 
 def _show(upkeep: "Upkeep") -> None:
