@@ -124,7 +124,8 @@ def verify(
         gone = sum(d.table == LEDGER and d.what == "removed" for d in differences)
         outside = max(0, there - len(proven) + gone)
         if outside:
-            differences += _added(cursor, proven, chain.first)
+            added_calls = _added(cursor, proven, chain.first)
+            differences = list(dict.fromkeys([*differences, *added_calls]))
         if differences:
             differences = _without_later(writer, cursor, chain, differences)
         outside -= sum(d.table == LEDGER and d.what == "added" for d in differences)
