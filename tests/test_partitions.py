@@ -271,7 +271,7 @@ def test_nothing_is_lost_while_calls_are_stored_and_two_owners_change_the_table(
         try:
             for change in (partition, one_table, partition):
                 more()
-                two = [pool.submit(change, engine) for _ in range(2)]  # type: ignore[arg-type]
+                two = [pool.submit(change, engine) for _ in range(2)]
                 assert [True, True] == [one.result(120) is not None for one in two]
             more()
         finally:

@@ -6,6 +6,7 @@ ends with 2 for a setting and 3 for the database.
 
 import os
 import sys
+import warnings
 
 from flowledger import config
 from flowledger.config import Destination
@@ -69,13 +70,15 @@ def make_users_tables(uri: str) -> None:
         )
     import sqlalchemy as sa
 
-    try:
-        from mlflow.server.auth.db.utils import migrate_if_needed
-    except ImportError as exc:
-        raise StoreMisconfigured(f"{exc}: pip install 'flowledger[server]'") from exc
     engine = sa.create_engine(uri, poolclass=sa.pool.NullPool)
     try:
-        migrate_if_needed(engine, "head")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow's own, about what it is made of
+            from mlflow.server.auth.db.utils import migrate_if_needed
+
+            migrate_if_needed(engine, "head")
+    except ImportError as exc:
+        raise StoreMisconfigured(f"{exc}: pip install 'flowledger[server]'") from exc
     except sa.exc.SQLAlchemyError as exc:
         raise _of_users(exc) from exc
 
