@@ -21,10 +21,13 @@ from flowledger.audit.erasure import purge
 from flowledger.audit.proof import verify
 from flowledger.audit.signing import key_path, make_key
 from flowledger.cli import main
+from flowledger.cli.diagnosis import examine
 from flowledger.config import Destination
 from flowledger.errors import StoreMisconfigured, StoreUnavailable
 from flowledger.questions import Ledger
 from flowledger.records import Call, Job, Place, encode, fixed_id, new_id
+from flowledger.server.database import Database
+from flowledger.server.standing import ask_standing
 from flowledger.store import open_sink
 from flowledger.store.bulk import BulkSink
 from flowledger.store.partitions import (
@@ -410,3 +413,32 @@ def test_an_export_with_a_call_of_a_dropped_month_does_not_pass(
     file = tmp_path / "put_back.jsonl"
     export(place, 0, 2**50, file)
     assert [f"call {call.id} was added in llm_calls"] == verify_file(file).problems
+
+
+def test_doctor_and_metrics_tell_when_the_months_ahead_run_out(
+    home: Path, postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(postgres_uri, [numbered()])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres_uri)
+    assert (None, None, []) == told_ahead(postgres_uri)
+    by_month(postgres_uri)
+    assert (3, 3, []) == told_ahead(postgres_uri)
+    for month in AHEAD[1:]:
+        execute(postgres_uri, f"DROP TABLE {month.table}")
+    wrong = ["run `flowledger migrate` as the owner of the tables"]
+    assert (0, 0, wrong) == told_ahead(postgres_uri)
+    assert "0 months after this one are made" in CliRunner().invoke(main, ["doctor"]).output
+    execute(postgres_uri, f"DROP TABLE {NOW.table}")
+    assert (-1, -1, wrong) == told_ahead(postgres_uri)
+
+
+def told_ahead(uri: str) -> tuple[int | None, int | None, list[str]]:
+    """What doctor and /metrics say, and what doctor wants done."""
+    report, database = examine(), Database(uri)
+    with Ledger(uri) as ledger:
+        standing = ask_standing(ledger, database, 20)
+    database.close()
+    assert report.store is not None
+    families = {one.name: int(one.samples[0].value) for one in standing.collect() if one.samples}
+    to_do = [problem.do.partition(", from cron")[0] for problem in report.problems]
+    return report.store.months_ahead, families.get("flowledger_months_ahead"), to_do
