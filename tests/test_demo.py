@@ -371,3 +371,13 @@ def test_the_demo_has_every_feature_several_users_and_failures() -> None:
     assert {None, 429, 500, 401} == {one.status for one in requests}
     assert len({one.user_id for one in requests}) >= 10
     assert len({one.session_id for one in requests}) >= 20
+
+
+def test_the_numbers_of_a_replay_are_json_for_scripts(place: Path) -> None:
+    path = trace(place, f"{HEADER}{NOW},9,3\n{NOW},9,3\n")
+    done = run("replay", path, "--speed", "0", "--json", place=place)
+    assert 0 == done.returncode
+    told = json.loads(done.stdout)
+    assert (2, 2, 2) == (told["made"], told["stored"], told["all"]["calls"])
+    assert 2 == sum(one["calls"] for one in told["features"])
+    assert "answered by" in done.stderr
