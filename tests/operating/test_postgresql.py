@@ -1,6 +1,5 @@
 """PostgreSQL as it is run: through PgBouncer, with roles of least rights, and with time-outs."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +26,6 @@ from tests.test_server_auth import basic, make_user, server_with_users
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgresql" / "roles.sql"
 READY = "/api/flowledger/v1/ready"
-needs_pgbouncer = pytest.mark.skipif(
-    shutil.which("pgbouncer") is None, reason="apt-get install pgbouncer, or make deploy-check"
-)
 
 
 def destination(uri: str, statement_seconds: float = 40.0) -> Destination:
@@ -42,7 +38,6 @@ def destination(uri: str, statement_seconds: float = 40.0) -> Destination:
 
 
 @slow
-@needs_pgbouncer
 def test_a_server_under_load_works_through_pgbouncer(postgres_uri: str, tmp_path: Path) -> None:
     with (
         pgbouncer(postgres_uri) as uri,
@@ -59,7 +54,6 @@ def test_a_server_under_load_works_through_pgbouncer(postgres_uri: str, tmp_path
 
 
 @slow
-@needs_pgbouncer
 def test_an_application_and_its_collector_work_through_pgbouncer(
     host: Host, postgres_uri: str, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flowledger.audit.comparing import Difference, compare_records, compare_rows
+from flowledger.audit.sums import compare_sums
 from flowledger.audit.texts import prepare
 from flowledger.errors import NotFound, StoreMisconfigured, StoreUnavailable
 from flowledger.store.chain import BEGINNING, Link
@@ -129,6 +130,7 @@ def verify(
         if differences:
             differences = _without_later(writer, cursor, chain, differences)
         outside -= sum(d.table == LEDGER and d.what == "added" for d in differences)
+        differences += compare_sums(tracking_uri, open_proven, processes)
     added: Counter[str] = sum((p.added for p in portions), Counter())
     anchored = None if head is None else chain.anchored
     differences.sort(key=lambda d: (d.table != CHAIN, d.id, d.table))

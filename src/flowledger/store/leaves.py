@@ -19,6 +19,8 @@ from flowledger.store.rows import COLUMNS, LEDGER
 __all__ = [
     "KEPT",
     "NAMED",
+    "NOTHING",
+    "SEPARATOR",
     "Kept",
     "Leaves",
     "RowLeaf",
