@@ -1,6 +1,5 @@
 """One real server over a filled ledger, and a real Chromium in front of it."""
 
-import os
 import shutil
 import sys
 import threading
@@ -18,6 +17,7 @@ from flowledger.questions import Ledger
 from flowledger.records import Call
 from flowledger.server.analytics.asking import LocalAsker
 from tests.dashboard.filled import fill
+from tests.needs import cannot_run
 from tests.server_client import Server, running
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -76,9 +76,7 @@ def _launched(playwright: Playwright) -> Browser:
     try:
         return playwright.chromium.launch(executable_path=found, args=FLAGS.split())
     except Error as exc:
-        if os.environ.get("CI"):
-            pytest.fail(f"{MISSING}: {exc}")
-        pytest.skip(MISSING)
+        cannot_run(f"{MISSING}: {exc}")
 
 
 @pytest.fixture

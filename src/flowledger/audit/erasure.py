@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from flowledger.audit import months
 from flowledger.audit.files import ArtifactFiles
 from flowledger.audit.proof import open_proven
 from flowledger.audit.scrubbing import Renaming, scrub
@@ -28,6 +29,7 @@ from flowledger.store.corrections import (
     touched_days,
 )
 from flowledger.store.leaves import Leaves
+from flowledger.store.partitions import Month
 from flowledger.store.schema import migrate
 from flowledger.store.writers import Writer, answering, open_writer
 
@@ -181,7 +183,10 @@ def purge(
     with _opened(tracking_uri) as writer:
         what = {"before_ms": before_ms, "everything": everything}
         work = _Work(writer, AGE, what, by, reason, subject=f"{everything}")
-        work.run(_Wanted(writer, None, before_ms, everything), None, progress)
+        wanted = _Wanted(writer, None, before_ms, everything)
+        if everything:
+            work.drop_months(wanted, before_ms, progress)
+        work.run(wanted, None, progress)
         return work.finish(vacuum, None)
 
 
@@ -236,6 +241,7 @@ class _Work:
         self._writer = writer
         self._kind = kind
         self._files = ArtifactFiles()
+        self._done = 0
         with writer.transaction() as cursor:
             self.id, self._salt = self._begun(cursor, kind, subject) or self._begin(
                 cursor, kind, what, by, reason, subject
@@ -253,19 +259,17 @@ class _Work:
 
     def run(self, wanted: _Wanted, renaming: Renaming | None, progress: Progress) -> None:
         """Take records out, a portion a transaction, until none is left."""
-        done = 0
         for name, query in (("calls", wanted.calls), ("jobs", wanted.jobs)):
-            after = ""
-            while True:
-                ids = self._portion(wanted, query, after)
-                if not ids:
-                    break
-                self._take_out(name, ids, renaming, wanted.everything)
-                after = ids[-1]
-                done += len(ids)
-                progress(done)
+            self._run(wanted, name, query, renaming, progress)
         if renaming is not None:
             self._end_of_user(wanted, renaming)
+
+    def drop_months(self, wanted: _Wanted, before_ms: int, progress: Progress) -> None:
+        """Take whole months out at once, where calls are kept by month."""
+        for month in months.droppable(self._writer, before_ms):
+            self._run(wanted, "calls", (months.more_than_a_row(month), ()), None, progress)
+            self._done += self._drop(month, before_ms)
+            progress(self._done)
 
     def finish(self, vacuum: bool, user_id: str | None) -> Erasure:
         """Say that it is done, forget who it was about, and overwrite what is free."""
@@ -292,6 +296,39 @@ class _Work:
             named_after=named_after,
             vacuumed=vacuumed,
         )
+
+    def _run(
+        self,
+        wanted: _Wanted,
+        name: str,
+        query: tuple[str, tuple[Any, ...]],
+        renaming: Renaming | None,
+        progress: Progress,
+    ) -> None:
+        after = ""
+        while ids := self._portion(wanted, query, after):
+            self._take_out(name, ids, renaming, wanted.everything)
+            after = ids[-1]
+            self._done += len(ids)
+            progress(self._done)
+
+    def _drop(self, month: Month, before_ms: int) -> int:
+        """Drop a month, and return how many calls it had; what keeps it there goes row by row."""
+        writer, mark = self._writer, self._writer.mark
+        with writer.transaction() as cursor:
+            dropped = months.drop(cursor, month, before_ms)
+            if dropped is None:
+                return 0
+            leaves, days = dropped
+            sum_again(cursor, days)
+            cursor.execute(
+                f"UPDATE llm_erasures SET calls = calls + {mark} WHERE id = {mark}",
+                (leaves.size, self.id),
+            )
+            if leaves.size:
+                note = {**self._note, "month": str(month)}
+                chain.append(writer, cursor, "purge", leaves, note)
+        return leaves.size
 
     def _portion(
         self, wanted: _Wanted, query: tuple[str, tuple[Any, ...]], after: str
