@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from flowledger.audit.erasure import erase, purge
+from flowledger.audit.file_proof import verify_files
 from tests.calls import NOW_NS
 from tests.test_erasure import TEXT, USER, fill, told_everywhere
 from tests.test_evidence_proof import execute
@@ -28,6 +29,13 @@ def filled(sqlite_uri: str, bucket: Any) -> str:
             )
     assert [b"of bob", TEXT.encode()] == sorted(bodies(bucket))
     return sqlite_uri
+
+
+def test_a_file_that_is_changed_in_the_bucket_is_found(filled: str, bucket: Any) -> None:
+    assert (True, 2) == (verify_files(filled).intact, verify_files(filled).files)
+    [first, _] = bucket.objects.all()
+    first.put(Body=b"something else")
+    assert ["changed"] == [one.what for one in verify_files(filled).differences]
 
 
 def test_an_erasure_leaves_nothing_of_a_user_in_the_bucket(filled: str, bucket: Any) -> None:

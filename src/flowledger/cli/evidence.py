@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from flowledger import config
 from flowledger.cli.text import moment, on_terminal, print_json, printable
@@ -15,6 +16,7 @@ from flowledger.errors import StoreMisconfigured
 if TYPE_CHECKING:
     from flowledger.audit.bundle import Checked
     from flowledger.audit.evidence import Evidence
+    from flowledger.audit.file_proof import FilesProof
     from flowledger.audit.proof import Proof
     from flowledger.audit.shortfalls import Shortfall
 
@@ -69,9 +71,10 @@ def check_(first: datetime | None, last: datetime | None, as_json: bool) -> None
 @click.option(
     "--strict", is_flag=True, help="Rows that people added in MLflow are differences, too."
 )
+@click.option("--files", is_flag=True, help="Read uploaded files again and compare them, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_(
-    file: Path | None, head: str | None, key: str | None, strict: bool, as_json: bool
+    file: Path | None, head: str | None, key: str | None, strict: bool, files: bool, as_json: bool
 ) -> None:
     """Recompute the chain and compare every row with it, or check an exported FILE.
 
@@ -86,14 +89,16 @@ def verify_(
         raise click.UsageError("--key goes with a FILE: the database itself is not signed")
     from flowledger.audit.proof import verify
 
-    proof = verify(config.load().tracking_uri, head, progress=_progress)
+    uri = config.load().tracking_uri
+    proof = verify(uri, head, progress=_progress)
+    read = _read_again(uri) if files else None
     fine = proof.intact and not (strict and proof.added_by_others)
     if as_json:
-        print_json(proof)
+        print_json(proof if read is None else {**msgspec.structs.asdict(proof), "files": read})
     else:
-        for line in _proven(proof, strict):
+        for line in (*(() if read is None else _files_proven(read)), *_proven(proof, strict)):
             click.echo(printable(line))
-    sys.exit(0 if fine else 1)
+    sys.exit(0 if fine and (read is None or read.intact) else 1)
 
 
 @command.command("export")
@@ -202,6 +207,23 @@ def _proven(proof: "Proof", strict: bool) -> Iterator[str]:
     if len(proof.events) > SHOWN:
         yield f"and {len(proof.events) - SHOWN:,} corrections, removals and erasures before"
     yield f"head {proof.head}"
+
+
+def _read_again(uri: str) -> "FilesProof":
+    from flowledger.audit.file_proof import verify_files  # which loads MLflow
+
+    return verify_files(uri)
+
+
+def _files_proven(read: "FilesProof") -> Iterator[str]:
+    late = f", {read.waiting:,} of them wait for the artifact store" if read.waiting else ""
+    yield f"{read.files:,} files are as they were sent{late}"
+    for one in read.differences[:SHOWN]:
+        yield f"  {one.what}: a file of {one.id} in the artifact store"
+    if len(read.differences) > SHOWN:
+        yield f"  and {len(read.differences) - SHOWN:,} more (--json names all)"
+    for folder, why in read.unreached.items():
+        yield f"  NOT reached: {folder}: {why}"
 
 
 def _progress(done: int, of: int) -> None:

@@ -6,9 +6,12 @@ its record known, and is tried again until it is.
 """
 
 import base64
+import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from flowledger import logs
 from flowledger.errors import RecordError
@@ -21,11 +24,31 @@ from flowledger.store.leaves import Leaves
 from flowledger.store.uploads import Uploads
 from flowledger.store.writers import Writer
 
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "FileLeaf", "FilesNote", "file_leaf"]
 
 FIRST_BACK_OFF_SECONDS = 1.0
 LONGEST_BACK_OFF_SECONDS = 60.0
 AT_ONCE = 4
+
+
+class FileLeaf(msgspec.Struct, frozen=True, array_like=True):
+    """What the chain says of a file: its run, and SHA-256 of its path and of its content."""
+
+    run_id: str
+    path: str
+    sha256: str
+
+
+class FilesNote(msgspec.Struct, frozen=True):
+    """The note of a link about files."""
+
+    files: list[FileLeaf]
+
+
+def file_leaf(run_id: str, artifact: Artifact) -> FileLeaf:
+    """The digests of a file, which hold no text of it."""
+    path = hashlib.sha256(artifact.path.encode()).hexdigest()
+    return FileLeaf(run_id, path, hashlib.sha256(artifact.content).hexdigest())
 
 
 class _Waiting(NamedTuple):
@@ -57,7 +80,7 @@ class Artifacts:
             run_ids = sorted({made.run_id or "" for _, made in pieces})
             folders = self._values(cursor, "runs", "run_uuid", "artifact_uri", run_ids)
             behind = self._values(cursor, "llm_artifacts", "run_id", "run_id", run_ids)
-        into, refused = Statements(), []
+        into, refused, files = Statements(), [], list[FileLeaf]()
         for index, made in pieces:
             if made.key not in fresh:
                 continue
@@ -67,10 +90,12 @@ class Artifacts:
                 refused.append(Refusal(index, str(exc)))
                 continue
             into.add_record(made)
+            assert isinstance(made.record, Artifact)
+            files.append(file_leaf(made.run_id or "", made.record))
             if late is not None:
                 behind[made.run_id or ""] = ""  # what follows must not be overtaken
                 into.rows["llm_artifacts"].append(_row(made, late))
-        self._execute(into)
+        self._execute(into, files)
         return refused
 
     def catch_up(self) -> None:
@@ -156,14 +181,15 @@ class Artifacts:
             found.update((row[0], row[1]) for row in cursor)
         return found
 
-    def _execute(self, into: Statements) -> None:
+    def _execute(self, into: Statements, files: list[FileLeaf]) -> None:
         with self._writer.transaction() as cursor:
             for rule, rows in into.rows.items():
                 if rows:
                     cursor.executemany(insert_into(rule, self._writer.mark), rows)
             if written := into.told_apart():
                 rows_of_records = chain.row_leaves(self._writer, cursor, written)
-                chain.append(self._writer, cursor, "jobs", Leaves(rows=rows_of_records))
+                note = {"files": files}
+                chain.append(self._writer, cursor, "jobs", Leaves(rows=rows_of_records), note)
 
 
 def _row(made: Piece, reason: str) -> tuple[Any, ...]:
