@@ -43,7 +43,7 @@ from flowledger.store.partitions import (
 from flowledger.store.schema import migrate, migrate_back
 from tests.calls import NOW_NS, a_call
 from tests.test_erasure import scalar
-from tests.test_evidence_proof import execute, numbered, store
+from tests.test_evidence_proof import execute, named, numbered, store
 from tests.test_migrate import contents, schema
 from tests.test_rollup import assert_true_sums, counted, open_bulk_sink
 
@@ -350,8 +350,7 @@ def test_a_call_of_a_dropped_month_that_is_put_back_by_hand_is_found_and_a_late_
         postgres_uri, "INSERT INTO llm_calls SELECT * FROM aside WHERE id = :id", id=calls[1].id
     )
 
-    found = verify(postgres_uri)
-    assert [("added", "llm_calls", calls[1].id)] == [tuple(one) for one in found.differences]
+    assert {("added", "llm_calls", calls[1].id)} == named(verify(postgres_uri))
 
 
 def test_who_owns_no_table_purges_row_by_row(engine: sa.Engine, postgres_uri: str) -> None:
