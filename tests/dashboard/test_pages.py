@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from flowledger import config
 from flowledger.dashboard.asking import May
-from flowledger.dashboard.pages import calls as calls_page
+from flowledger.dashboard.pages import shown
 from flowledger.dashboard.rendering import PAGES
 from flowledger.questions import ALWAYS, Filters, Ledger, Window
 from flowledger.records import Call
@@ -115,8 +115,19 @@ def test_sorted_by_a_number_all_calls_come_once_in_its_order(
         values = [getattr(rows[id_], key) or 0 for id_ in ids]
         assert sorted(values, reverse=sort[0] == "-") == values
         assert len(set(ids)) == len(ids) > 50
-    monkeypatch.setattr(calls_page, "MOST_RANKED", 10)
-    assert "choose a shorter window" in site.text("/calls?window=30d&sort=-cost_usd", 422)
+    monkeypatch.setattr(shown, "MOST_READ", 10)
+    for asked in (
+        "/calls?window=30d&sort=-cost_usd",
+        "/sessions?window=30d&sort=-calls",
+        "/costs?window=30d&by=session_id",
+        "/costs?window=30d&by=tag:team",
+        "/audit?window=30d",
+    ):
+        text = site.text(asked, 422)
+        assert "choose a shorter window or a filter" in text
+        shorter = re.search(r'href="/ledger([^"]*window=1h[^"]*)"', text)
+        assert shorter is not None
+        assert shorter[1].partition("?")[0] == asked.partition("?")[0]
 
 
 def test_a_search_finds_text_in_what_was_asked_and_nothing_that_is_only_json(site: Site) -> None:

@@ -134,8 +134,9 @@ def over_time(
     totals: defaultdict[str, float] = defaultdict(float)
     for row in rows:
         totals[_name(row.value)] += getattr(row, measure)
-    largest = sorted(totals, key=lambda who: (-totals[who], who))
+    largest = sorted(totals, key=lambda who: (who == OTHERS, -totals[who], who))
     kept = largest if len(largest) <= MOST_SERIES else largest[: MOST_SERIES - 1]
+    kept = [who for who in kept if who != OTHERS]
     order = {who: place for place, who in enumerate([*kept, OTHERS])}
     amounts: defaultdict[tuple[int, int, str], float] = defaultdict(float)
     heights: defaultdict[int, float] = defaultdict(float)

@@ -4,7 +4,8 @@ from typing import Any
 
 from flowledger.audit.evidence import check
 from flowledger.audit.policy import policy_of
-from flowledger.dashboard.pages.shown import Context, Shown
+from flowledger.dashboard.pages.shown import Context, Shown, check_few
+from flowledger.questions import Filters
 
 __all__ = ["audit"]
 
@@ -14,6 +15,7 @@ MOST_NAMED = 5
 def audit(shown: Shown, rest: str) -> Context:
     """What the evidence of the window lacks by the policy, and the latest of the chain."""
     window = shown.view.window
+    check_few(shown.ledger.over(window, Filters(readable=shown.may)), "audit them")
     evidence = check(
         shown.settings,
         policy_of(shown.settings),

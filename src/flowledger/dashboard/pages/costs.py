@@ -5,14 +5,17 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from flowledger import charts
-from flowledger.dashboard.pages.shown import MOST_ROWS, Context, Shown, parts
+from flowledger.dashboard.pages.shown import MOST_ROWS, Context, Shown, check_few, parts
 from flowledger.questions import DIMENSIONS, Window
+from flowledger.questions.groups import ranked
+from flowledger.store.rollup import FACETS, GROUPED
 
 __all__ = ["costs"]
 
 DEFAULT = "model"
 MS_OF_A_DAY = 86_400_000
 RECENT_DAYS = 7
+MOST_DRAWN = 6
 NAMES = {"user_id": "user", "session_id": "session", "persona_id": "persona"}
 
 
@@ -35,21 +38,25 @@ def costs(shown: Shown, rest: str) -> Context:
     view = shown.view
     by = view.given.get("by", DEFAULT)
     name = NAMES.get(by, by.replace("_", " "))
-    over = shown.over()
+    over, period = shown.over(), view.span.period
+    if by not in (*GROUPED, *FACETS, "experiment", "status"):
+        check_few(over, f"tell them apart by {name}")
     rows, more = parts(shown, by, "-cost_usd")
-    period = view.span.period
+    top = over.by(by, order="cost_usd") if more else ranked(rows, "cost_usd")
+    sums = over.sums()
+    among = [row.value for row in top[:MOST_DRAWN]] if more else None
     return "costs", {
         "title": "Costs",
         "by": by,
         "name": name,
         "dimensions": {one: NAMES.get(one, one.replace("_", " ")) for one in DIMENSIONS},
         "month": month(shown),
-        "sums": over.sums(),
+        "sums": sums,
         "rows": rows,
         "more": more,
         "most": MOST_ROWS,
-        "bars": charts.bars(over.by(by, order="cost_usd"), name, whole=over.sums()),
-        "trend": charts.over_time(over.trend_by(by, period), name, view.window, period),
+        "bars": charts.bars(top, name, whole=sums),
+        "trend": charts.over_time(over.trend_by(by, period, among), name, view.window, period),
     }
 
 
