@@ -51,7 +51,7 @@ def test_the_overview_says_what_the_questions_say(filled: Filled, look: Open, da
         sums, speed, models = over.sums(), over.percentiles(), over.by("model", order="cost_usd")
     expected = [
         numbers.count(sums.calls),
-        numbers.money(sums.cost_usd),
+        numbers.amount(sums.cost_usd),
         numbers.percent(sums.error_rate),
         numbers.milliseconds(speed.p95),
     ]
@@ -61,7 +61,7 @@ def test_the_overview_says_what_the_questions_say(filled: Filled, look: Open, da
     )
     assert [row.value for row in models] == rows.locator("th").all_inner_texts()
     spent = [text.removesuffix("+?") for text in rows.locator("td:last-child").all_inner_texts()]
-    assert [numbers.money(row.spend_usd) for row in models] == spent
+    assert [numbers.amount(row.spend_usd) for row in models] == spent
 
 
 def test_a_chart_has_a_title_words_and_a_table_of_the_same_numbers(look: Open) -> None:

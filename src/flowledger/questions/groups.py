@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from flowledger.questions.rows import Slice, Sums
-from flowledger.store.rollup import BOUNDS, SUMS
+from flowledger.store.rollup import SUMS
 
 __all__ = ["Group", "Groups", "added_up", "ranked"]
 
-NOTHING = Sums(**dict.fromkeys(SUMS, 0), **dict.fromkeys(BOUNDS))
+NOTHING = Sums(**dict.fromkeys(SUMS, 0), first_ms=None, last_ms=None)
 
 
 class Group(Sums, frozen=True):
@@ -40,7 +40,9 @@ class Groups:
     """
 
     def __init__(
-        self, rows: Sequence[Group], reader: Callable[[str], tuple[str, Callable[[Any], str | None]]]
+        self,
+        rows: Sequence[Group],
+        reader: Callable[[str], tuple[str, Callable[[Any], str | None]]],
     ) -> None:
         self.rows = rows
         self._reader = reader

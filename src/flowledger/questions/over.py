@@ -190,7 +190,8 @@ class Over:
         holes = {"moments": str(hours or 1), "value": column, "latencies": sources.latencies(hours)}
         named = self._namer(column)
         buckets = defaultdict(list)
-        for row in self._ask(_NumberedHistogram, "latency_histograms_by_period_and", sources, holes):
+        question = "latency_histograms_by_period_and"
+        for row in self._ask(_NumberedHistogram, question, sources, holes):
             start_ms = row.period * _length_ms(hours)
             buckets[start_ms, named(row.value)].append((row.latency_bucket, row.calls))
         return Speeds(buckets)

@@ -20,14 +20,17 @@ NAMES = {"user_id": "user", "session_id": "session", "persona_id": "persona"}
 
 
 class Month(msgspec.Struct, frozen=True):
-    """The spend of a month: so far, of the month before, and where the last days lead.
+    """The spend of a month: so far, of the one before, and where the last days lead.
 
     `projected_usd` is what was spent plus the rest of the month at the pace of the last `days`.
     """
 
     name: str
     spent_usd: float | None
+    before: str
     before_usd: float | None
+    before_ms: int  # when its first call came, or it began
+    before_whole: bool
     projected_usd: float | None
     days: float
     unpriced: int
@@ -69,7 +72,8 @@ def month(shown: Shown) -> Month:
     last_month = (first - timedelta(days=1)).replace(day=1)
     start_ms, end_ms, past_ms = (_ms(one) for one in (first, following, last_month))
     so_far = shown.over(window=Window(start_ms, now_ms)).sums()
-    begun_ms = max(now_ms - RECENT_DAYS * MS_OF_A_DAY, shown.ledger.first_ms() or now_ms)
+    first_call_ms = shown.ledger.first_ms() or now_ms
+    begun_ms = max(now_ms - RECENT_DAYS * MS_OF_A_DAY, first_call_ms)
     days = (now_ms - begun_ms) / MS_OF_A_DAY
     recent = shown.over(window=Window(begun_ms, now_ms)).sums()
     projected = None
@@ -79,7 +83,10 @@ def month(shown: Shown) -> Month:
     return Month(
         name=f"{first:%B}",
         spent_usd=so_far.spend_usd,
+        before=f"{last_month:%B}",
         before_usd=before.spend_usd if before.calls else None,
+        before_ms=max(past_ms, first_call_ms),
+        before_whole=not past_ms < first_call_ms < start_ms,
         projected_usd=projected,
         days=days,
         unpriced=so_far.unpriced,
