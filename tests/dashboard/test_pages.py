@@ -6,13 +6,12 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
-import urllib3
 from starlette.requests import Request
 
 from flowledger import config
@@ -20,63 +19,13 @@ from flowledger.dashboard.asking import May
 from flowledger.dashboard.pages import shown
 from flowledger.dashboard.rendering import PAGES
 from flowledger.questions import ALWAYS, Filters, Ledger, Window
-from flowledger.records import Call
 from flowledger.server.analytics.asking import LocalAsker
-from tests.conftest import postgres_database
-from tests.dashboard.conftest import served
-from tests.dashboard.filled import FORMULA, SCRIPT, TOOLED, fill
+from tests.dashboard.conftest import Site, served
+from tests.dashboard.filled import FORMULA, SCRIPT, TOOLED
 
 T = TypeVar("T")
 SET_USER = sa.text("UPDATE llm_calls SET user_id = :user WHERE id = :id")
 HOUSE_ROW = r"<tr>(?:(?!</tr>).)*house-translator-7b.*?</tr>"
-
-
-class Site:
-    """A dashboard over calls that are known, asked over HTTP."""
-
-    def __init__(self, url: str, uri: str, calls: list[Call]) -> None:
-        self.url = url
-        self.uri = uri
-        self.calls = calls
-        self._pool = urllib3.PoolManager(retries=False, timeout=60)
-
-    def get(self, path: str = "", **headers: str) -> urllib3.BaseHTTPResponse:
-        return self._pool.request("GET", self.url + path, headers=headers, redirect=False)
-
-    def text(self, path: str = "", status: int = 200) -> str:
-        answer = self.get(path)
-        assert status == answer.status, answer.data
-        return answer.data.decode()
-
-    def ids(self, path: str) -> list[str]:
-        """The calls of a list, page after page."""
-        found: list[str] = []
-        while path:
-            text = self.text(path)
-            found += re.findall(r'data-id="(\w+)"', text)
-            following = re.search(r'href="/ledger(/calls\?[^"]*page=[^"]*)">(?:Next|Search)', text)
-            path = following[1].replace("&amp;", "&") if following else ""
-        return found
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    """A site over each database in turn."""
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("site") / "mlflow.db"
-        path.write_bytes(request.getfixturevalue("empty_sqlite").read_bytes())
-        yield from opened(f"sqlite:///{path}")
-    else:
-        with postgres_database(request.getfixturevalue("postgres_server")) as uri:
-            yield from opened(uri)
-
-
-def opened(uri: str) -> Iterator[Site]:
-    calls = fill(uri, rounds=1)
-    with served(uri) as url:
-        yield Site(url, uri, calls)
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -85,7 +85,7 @@ def _tiles(shown: Shown, sums: Sums, speeds: Speeds, periods: list[Period]) -> l
         ),
         Tile(
             "Spend",
-            numbers.money(sums.spend_usd),
+            numbers.amount(sums.spend_usd),
             change(sums.cost_usd, before.cost_usd),
             "costs",
             way("cost_usd"),
