@@ -265,3 +265,17 @@ def test_a_database_that_is_gone_is_told_in_a_sentence(tmp_path: Path) -> None:
     uri = "postgresql://nobody@127.0.0.1:1/none"
     with served(uri) as url:
         assert "try again" in Site(url, uri, []).text(status=503)
+
+
+def test_a_function_around_calls_has_no_tokens_and_no_price_of_its_own(site: Site) -> None:
+    around = next(call for call in site.calls if call.inner_calls)
+    text = site.text(f"/calls/{around.id}")
+    assert "of its own: the calls inside have them" in text
+    assert "Nobody knows this model" not in text
+
+
+def test_a_chart_without_anything_to_draw_says_so(site: Site) -> None:
+    text = site.text("?window=30d&status=success")
+    card = text[text.index("Failed calls by error type") :].partition("</section>")[0]
+    assert "Nothing in this window." in card
+    assert "data-chart" not in card

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.skipif(
 )
 LARGEST_PICTURE = 200_000
 PHONE = 375
-CALL = "/calls?feature=support&status=success"
+CALL = "/calls?model=gpt-4o-mini&status=success"
 PICTURES = {
     "overview": ("", False, 1360, 1000),
     "overview-dark": ("", True, 1360, 1000),
     "overview-phone": ("", False, PHONE, 740),
     "calls": ("/calls", False, 1360, 900),
-    "call": (CALL, False, 1360, 1000),
+    "call": (CALL, False, 1360, 900),
     "models": ("/models", False, 1360, 1000),
     "models-dark": ("/models", True, 1360, 1000),
     "costs": ("/costs", False, 1360, 1000),
