@@ -45,7 +45,7 @@ example: .venv/.installed
 	cd examples/$(NAME) && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PWD" PYTHONDONTWRITEBYTECODE=1 $(STUB) ./run $(ARGS)
 
 test: install check browser
-	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose systemd
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 browser: .venv/.chromium
@@ -70,7 +70,7 @@ check: .venv/.installed
 
 # What of deploy/ and of operating a machine without a cluster can run: some ten minutes.
 deploy-check: install
-	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose npm pgbouncer
+	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose systemd npm pgbouncer
 	SLOW_TESTS=1 $(BIN)/pytest tests/deploy deploy/checks tests/operating tests/test_migrate.py $(ARGS)
 
 bench: install

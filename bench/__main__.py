@@ -19,6 +19,7 @@ SUBJECTS = {
     "analytics": "bench.analytics",
     "pages": "bench.pages",
     "evidence": "bench.evidence",
+    "months": "bench.months",
     "ingest": "bench.ingest",
     "scaling": "bench.scaling",
     "import": "bench.imports",

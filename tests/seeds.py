@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from tests.needs import cannot_run
 
 __all__ = ["DOCUMENTS", "Block", "blocks", "code"]
 
@@ -31,10 +31,7 @@ def blocks(document: str) -> list[Block]:
     """Every fenced block of a document, in order; a test without the documents says so."""
     page = SEEDS / f"{document}.md"
     if not page.is_file():
-        missing = f"{page.name} is not in {SEEDS}: FLOWLEDGER_SEEDS names the folder that has it"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        cannot_run(f"{page.name} is not in {SEEDS}: FLOWLEDGER_SEEDS names the folder that has it")
     found = _block.findall(page.read_text(encoding="utf-8"))
     return [Block(number, *_plain(*block)) for number, block in enumerate(found, 1)]
 

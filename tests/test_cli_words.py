@@ -1,6 +1,7 @@
 """What every command keeps to: JSON, exit codes, words on their page, and quick help."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tests.calls import a_call
 
 PAGE = (Path(__file__).parent.parent / "docs/cli.md").read_text()
 HEAVY = ("sqlalchemy", "mlflow", "altair", "pyarrow", "fpdf", "vl_convert", "jinja2", "fastapi")
-NARRATED = ("backup", "demo", "migrate", "replay", "restore", "run", "server")
+WITHOUT_RESULT = ("run", "server")  # they become another program, and go on until they are stopped
 
 
 def run(uri: str, *words: str) -> Result:
@@ -79,13 +80,100 @@ def test_every_option_that_many_commands_share_is_on_the_page() -> None:
     assert {"--format", "--limit"} >= told
 
 
-def test_every_command_that_prints_data_prints_json_or_takes_a_format() -> None:
+def test_every_command_that_has_a_result_prints_it_as_json() -> None:
     without = [
         name
         for name, command in commands()
-        if not {"--json", "--format"} & {o for p in command.params for o in p.opts}
+        if "--json" not in {option for parameter in command.params for option in parameter.opts}
     ]
-    assert ["docs remove", "keys revoke"] == [name for name in without if name not in NARRATED]
+    assert list(WITHOUT_RESULT) == without
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands() if name != "run"])
+def test_an_option_that_is_none_is_exit_code_two_and_one_sentence(name: str, home: Path) -> None:
+    told = run("sqlite:///nothing.db", *name.split(), "--no-such-option")
+    assert (2, "") == (told.exit_code, told.stdout)
+    assert "No such option" in told.stderr
+
+
+NEEDS_A_DATABASE = (
+    "recent", "stats", "compare a b", "show abcdef", "report", "export", "evidence check",
+    "evidence verify", "erase --user a --yes", "purge --older-than 1d --yes", "keys list",
+    "backup x", "migrate --status", "keys revoke a",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NEEDS_A_DATABASE)
+def test_a_setting_that_is_wrong_is_exit_code_two(
+    words: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWLEDGER_JOURNAL_MAX_BYTES", "plenty")
+    told = run("sqlite:///nothing.db", *words.split(), "--json")
+    assert (2, "") == (told.exit_code, told.stdout)
+    assert "FLOWLEDGER_JOURNAL_MAX_BYTES" in told.stderr
+
+
+@pytest.mark.parametrize("words", NEEDS_A_DATABASE)
+def test_a_database_that_does_not_answer_is_exit_code_three_for_all(words: str, home: Path) -> None:
+    told = run("postgresql://ana:secret@127.0.0.1:1/x", *words.split(), "--json")
+    assert (3, "", False) == (told.exit_code, told.stdout, "secret" in told.stderr)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["recent", "stats", "compare gpt-4o a", "show {id}", "report", "evidence check", "keys list",
+     "evidence verify", "docs list", "docs search x", "doctor", "migrate --status", "--help",
+     "erase --user ana --dry-run"],
+)  # fmt: skip
+def test_what_is_piped_has_no_colour_and_no_line_is_cut_or_wrapped(
+    words: str, home: Path, sqlite_uri: str
+) -> None:
+    reason = "a reason that is longer than any narrow window " * 3
+    call = a_call(feature="an-unusually-long-name-of-a-feature-" * 3, tags={"why": reason})
+    store(sqlite_uri, encode(call))
+    words = words.format(id=call.id)
+    narrow = {"FLOWLEDGER_TRACKING_URI": sqlite_uri, "COLUMNS": "30", "FORCE_COLOR": "1"}
+    told = subprocess.run(
+        [sys.executable, "-m", "flowledger", *words.split()],
+        env={**os.environ, **narrow, "TERM": "xterm-256color"},
+        capture_output=True,
+        text=True,
+    )
+    assert not re.search(r"[\x1b\r]", told.stdout + told.stderr)
+    if words in ("recent", "stats"):
+        assert call.feature in told.stdout
+    if words.startswith("show"):
+        assert f"  why: {reason.rstrip()}" in told.stdout
+
+
+def test_what_operators_do_is_told_as_json(home: Path, sqlite_uri: str, tmp_path: Path) -> None:
+    store(sqlite_uri, encode(a_call()))
+    (tmp_path / "a.txt").write_text("hello")
+
+    def answer(*words: str, uri: str = sqlite_uri) -> Any:
+        done = run(uri, *words, "--json")
+        assert 0 == done.exit_code, done.output
+        return json.loads(done.stdout)
+
+    saved = answer("backup", "b.backup")
+    assert {"file": "b.backup", "bytes": (tmp_path / "b.backup").stat().st_size} == saved
+    again = answer("restore", "b.backup", uri="sqlite:///again.db")
+    assert (1, 1, True) == (again["calls"], again["runs"], again["sums_hold"])
+    steps = answer("migrate", "--status")["steps"]
+    assert [True] * len(steps) == [step["taken_ms"] is not None for step in steps]
+    newest = steps[-1]["number"]
+    assert 2 == run(sqlite_uri, "migrate", "--to", str(newest - 1), "--json").exit_code
+    back = answer("migrate", "--to", str(newest - 1), "--yes")
+    assert ([newest], newest - 1) == (back["taken_back"], back["at"])
+    forward = answer("migrate")
+    assert ([newest], [], newest) == (forward["taken"], forward["taken_back"], forward["at"])
+    answer("docs", "add", "a.txt")
+    assert {"removed": "a.txt"} == answer("docs", "remove", "a.txt")
+    answer("keys", "create", "shop")
+    assert {"revoked": "shop"} == answer("keys", "revoke", "shop")
+    assert 1 == answer("report")["overview"]["calls"]
+    assert 1 == len(run(sqlite_uri, "export", "--json").stdout.splitlines())
+    assert 2 == run(sqlite_uri, "demo", "--json").exit_code
 
 
 @pytest.mark.parametrize("words", [[], ["stats"], ["report"], ["export"], ["compare"]], ids=str)

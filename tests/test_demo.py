@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -167,9 +168,11 @@ def test_the_demo_leaves_a_server_running_until_ctrl_c(place: Path) -> None:
     with urllib.request.urlopen(f"{url}/api/analytics/mlflow/trends?days=62", timeout=60) as answer:
         by_day = [row["request_count"] for row in json.load(answer)["trends"]]
     assert (61, 3) == (len(by_day), by_day[-1])  # two months before, and what was made now
+    while f"{url}/ledger " not in (place / "log").read_text():
+        assert process.poll() is None, (place / "log").read_text()
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert 0 == process.wait(60)
-    assert f"{url}/api/docs" in (place / "log").read_text()
     with socket.socket() as client:
         assert client.connect_ex(("127.0.0.1", port))
 
@@ -385,3 +388,13 @@ def test_the_demo_has_every_feature_several_users_and_failures() -> None:
     assert {None, 429, 500, 401} == {one.status for one in requests}
     assert len({one.user_id for one in requests}) >= 10
     assert len({one.session_id for one in requests}) >= 20
+
+
+def test_the_numbers_of_a_replay_are_json_for_scripts(place: Path) -> None:
+    path = trace(place, f"{HEADER}{NOW},9,3\n{NOW},9,3\n")
+    done = run("replay", path, "--speed", "0", "--json", place=place)
+    assert 0 == done.returncode
+    told = json.loads(done.stdout)
+    assert (2, 2, 2) == (told["made"], told["stored"], told["all"]["calls"])
+    assert 2 == sum(one["calls"] for one in told["features"])
+    assert "answered by" in done.stderr

@@ -60,7 +60,7 @@ def told_everywhere(user: str, text: str, start_ns: int = NOW_NS) -> list[Record
         tool_calls=[ToolCall(name="look", arguments=text, result=text)],
         outcome=Outcome(success=False, error_type="E", message=text, stack=text),
         params={"p": text},
-        tags={"t": text},
+        tags={"t": text, "detected_intent": text, "current_module": f"at {text}"},
         metrics={text: 1.0},
         settings={"stop": text},
         parent_id=job.id,
@@ -266,8 +266,8 @@ def test_an_erasure_that_is_killed_goes_on_under_the_same_name(
     assert_true_sums(sqlite_uri)
 
 
-def test_what_is_said_of_an_erasure_names_nobody(sqlite_uri: str, tmp_path: Path) -> None:
-    fill(sqlite_uri, tmp_path, [a_call(actor=Actor(user_id=USER), producer=PRODUCER, seq=1)])
-    erase(sqlite_uri, USER, by="dpo", reason="request 12", vacuum=False)
+def test_what_is_said_of_an_erasure_names_nobody(database_uri: str, tmp_path: Path) -> None:
+    fill(database_uri, tmp_path, [a_call(actor=Actor(user_id=USER), producer=PRODUCER, seq=1)])
+    erase(database_uri, USER, by="dpo", reason="request 12", vacuum=False)
     row = "SELECT kind || done_by || reason || subject || salt FROM llm_erasures"
-    assert "erasedporequest 12" == scalar(sqlite_uri, row)
+    assert "erasedporequest 12" == scalar(database_uri, row)

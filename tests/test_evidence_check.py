@@ -63,12 +63,23 @@ def test_calls_that_lack_a_field_are_counted_by_user_feature_and_day(
     assert (4, False) == (found.calls, found.holds)
 
 
-def test_an_environment_asks_for_its_own_fields_before_a_feature_does(
+def test_a_call_that_only_groups_others_is_not_counted_beside_them(
     sqlite_uri: str, tmp_path: Path
+) -> None:
+    [group] = numbered(1, actor=Actor(), inner_calls=1)
+    [inner] = numbered(2, actor=Actor(), parent_id=group.id)
+    store(sqlite_uri, [group, inner])
+    found = found_in(sqlite_uri, tmp_path, Policy(require=["user_id"], grace="0s"))
+    users = short(found, "missing_fields")["user_id is missing"]
+    assert (1, 1, [inner.id]) == (found.calls, users.count, users.examples)
+
+
+def test_an_environment_asks_for_its_own_fields_before_a_feature_does(
+    database_uri: str, tmp_path: Path
 ) -> None:
     bare = Actor()
     store(
-        sqlite_uri,
+        database_uri,
         [
             *numbered(1, actor=bare, feature="search"),
             *numbered(2, actor=bare, feature="chat"),
@@ -80,25 +91,25 @@ def test_an_environment_asks_for_its_own_fields_before_a_feature_does(
     )
     counts = {
         one.what: one.count
-        for one in found_in(sqlite_uri, tmp_path, policy).shortfalls
+        for one in found_in(database_uri, tmp_path, policy).shortfalls
         if one.kind == "missing_fields"
     }
     assert {"user_id is missing": 1, "session_id is missing": 1} == counts
 
 
-def test_unknown_prices_and_estimated_tokens_are_listed(sqlite_uri: str, tmp_path: Path) -> None:
+def test_unknown_prices_and_estimated_tokens_are_listed(database_uri: str, tmp_path: Path) -> None:
     unpriced = numbered(1, model="nobody-knows-it", model_asked=None)
     estimated = numbered(2, usage=Usage(input_tokens=5, output_tokens=5, source="estimated"))
-    store(sqlite_uri, [*unpriced, *estimated, *numbered(3)])
+    store(database_uri, [*unpriced, *estimated, *numbered(3)])
 
-    allowed = found_in(sqlite_uri, tmp_path, Policy(grace="0s"))
+    allowed = found_in(database_uri, tmp_path, Policy(grace="0s"))
 
     listed = {one.kind: (one.count, one.examples, one.allowed) for one in allowed.shortfalls}
     assert {
         "unknown_prices": (1, [unpriced[0].id], True),
         "estimated_tokens": (1, [estimated[0].id], True),
     } == listed
-    assert (True, False) == (allowed.holds, found_in(sqlite_uri, tmp_path).holds)
+    assert (True, False) == (allowed.holds, found_in(database_uri, tmp_path).holds)
 
 
 def test_numbers_that_never_came_are_found_and_named(database_uri: str, tmp_path: Path) -> None:
@@ -118,31 +129,31 @@ def test_numbers_that_never_came_are_found_and_named(database_uri: str, tmp_path
     assert (1, {"app.py on web-1": 1}) == (dropped.count, dropped.by_source)
 
 
-def test_a_batch_that_was_dropped_is_found(sqlite_uri: str, tmp_path: Path) -> None:
+def test_a_batch_that_was_dropped_is_found(database_uri: str, tmp_path: Path) -> None:
     calls = numbered(*range(1, 31))
     for start in (0, 20):  # the one in the middle is lost
-        store(sqlite_uri, calls[start : start + 10])
-    [holes] = short(found_in(sqlite_uri, tmp_path), "missing_records").values()
+        store(database_uri, calls[start : start + 10])
+    [holes] = short(found_in(database_uri, tmp_path), "missing_records").values()
     assert (10, [f"producer {'a' * 32}, numbers 11-20"]) == (holes.count, holes.examples)
 
 
 def test_records_that_may_be_on_their_way_are_not_missed_yet(
-    sqlite_uri: str, tmp_path: Path
+    database_uri: str, tmp_path: Path
 ) -> None:
-    store(sqlite_uri, numbered(1, 5))
+    store(database_uri, numbered(1, 5))
     patient = Policy(grace="1h")
-    assert {} == short(found_in(sqlite_uri, tmp_path, patient), "missing_records")
+    assert {} == short(found_in(database_uri, tmp_path, patient), "missing_records")
 
 
-def test_rejected_records_are_told_apart_from_lost_ones(sqlite_uri: str, tmp_path: Path) -> None:
+def test_rejected_records_are_told_apart_from_lost_ones(database_uri: str, tmp_path: Path) -> None:
     [odd] = numbered(2)
     payload = encode(msgspec.structs.replace(odd, id="no id"))
     from tests.test_evidence_proof import sink_of
 
-    with sink_of(sqlite_uri) as sink:
+    with sink_of(database_uri) as sink:
         refused = sink.write([*map(encode, numbered(1, 3)), payload])
     assert 1 == len(refused)
-    folder = settings_of(sqlite_uri, tmp_path).journal_folder / "rejected"
+    folder = settings_of(database_uri, tmp_path).journal_folder / "rejected"
     folder.mkdir(parents=True)
     kept = [encode(one) for one in numbered(9, producer="c" * 32)] + [payload]
     (folder / "2026-01-02.jsonl").write_text(
@@ -152,18 +163,18 @@ def test_rejected_records_are_told_apart_from_lost_ones(sqlite_uri: str, tmp_pat
         )
     )
 
-    found = found_in(sqlite_uri, tmp_path)
+    found = found_in(database_uri, tmp_path)
 
     [rejected] = short(found, "rejected_records").values()
     assert 2 == rejected.count
     assert {} == short(found, "missing_records")
 
 
-def test_a_program_that_fell_silent_is_named(sqlite_uri: str, tmp_path: Path) -> None:
+def test_a_program_that_fell_silent_is_named(database_uri: str, tmp_path: Path) -> None:
     quiet = Producer(id="d" * 32, producer="d" * 32, host="old", source="cron.py", start_ns=DAY_NS)
     loud = Producer(id="a" * 32, producer="a" * 32, host="new", source="app.py", start_ns=DAY_NS)
-    store(sqlite_uri, [quiet, loud, *numbered(1)])
-    [silent] = short(found_in(sqlite_uri, tmp_path), "silent_sources").values()
+    store(database_uri, [quiet, loud, *numbered(1)])
+    [silent] = short(found_in(database_uri, tmp_path), "silent_sources").values()
     assert {"cron.py on old": 1} == silent.by_source
 
 
@@ -189,16 +200,16 @@ def test_runs_and_calls_that_do_not_know_each_other_are_found(
     assert ([calls[1].id], [calls[0].id]) == (without.examples, apart.examples)
 
 
-def test_evidence_that_is_not_fresh_fails(sqlite_uri: str, tmp_path: Path) -> None:
-    store(sqlite_uri, numbered(1, start_ns=NOW_NS - 3 * DAY_NS))
-    asked = [found_in(sqlite_uri, tmp_path, Policy(fresh_within=age)) for age in ("2d", "4d")]
+def test_evidence_that_is_not_fresh_fails(database_uri: str, tmp_path: Path) -> None:
+    store(database_uri, numbered(1, start_ns=NOW_NS - 3 * DAY_NS))
+    asked = [found_in(database_uri, tmp_path, Policy(fresh_within=age)) for age in ("2d", "4d")]
     assert [False, True] == [one.holds for one in asked]
 
 
-def test_a_window_leaves_out_what_began_outside(sqlite_uri: str, tmp_path: Path) -> None:
-    store(sqlite_uri, numbered(1, actor=Actor(), start_ns=NOW_NS - 3 * DAY_NS))
+def test_a_window_leaves_out_what_began_outside(database_uri: str, tmp_path: Path) -> None:
+    store(database_uri, numbered(1, actor=Actor(), start_ns=NOW_NS - 3 * DAY_NS))
     now_ms = NOW_NS // 10**6
-    assert 0 == found_in(sqlite_uri, tmp_path, first_ms=now_ms - 86_400_000).calls
+    assert 0 == found_in(database_uri, tmp_path, first_ms=now_ms - 86_400_000).calls
 
 
 @pytest.mark.parametrize(
@@ -217,18 +228,18 @@ def test_a_wrong_policy_is_told_with_what_there_is(evidence: dict[str, Any], mes
 
 
 @pytest.fixture
-def cli(sqlite_uri: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    monkeypatch.setenv("FLOWLEDGER_TRACKING_URI", sqlite_uri)
-    store(sqlite_uri, numbered(1, 2))
+def cli(database_uri: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("FLOWLEDGER_TRACKING_URI", database_uri)
+    store(database_uri, numbered(1, 2))
     return CliRunner()
 
 
 def test_the_command_says_by_its_exit_code_whether_the_policy_holds(
-    cli: CliRunner, sqlite_uri: str, home: Path
+    cli: CliRunner, database_uri: str, home: Path
 ) -> None:
     fine = cli.invoke(main, ["evidence", "check"])
     assert (0, True) == (fine.exit_code, "2 calls: the policy holds" in fine.output)
-    store(sqlite_uri, numbered(3, actor=Actor()))
+    store(database_uri, numbered(3, actor=Actor()))
     failed = cli.invoke(main, ["evidence", "check"])
     assert (1, True) == (failed.exit_code, "1  user_id is missing" in failed.output)
     told = json.loads(cli.invoke(main, ["evidence", "check", "--json"]).output)
@@ -238,7 +249,7 @@ def test_the_command_says_by_its_exit_code_whether_the_policy_holds(
 
 
 def test_the_commands_of_proof_tell_a_head_and_what_was_changed(
-    cli: CliRunner, sqlite_uri: str, home: Path
+    cli: CliRunner, database_uri: str, home: Path
 ) -> None:
     fine = cli.invoke(main, ["evidence", "verify"])
     head = fine.output.split()[-1]
@@ -250,12 +261,12 @@ def test_the_commands_of_proof_tell_a_head_and_what_was_changed(
     assert 0 == cli.invoke(main, ["evidence", "export", *wanted]).exit_code
     assert 0 == cli.invoke(main, ["evidence", "verify", "b.jsonl", "--key", public]).exit_code
     assert 1 == cli.invoke(main, ["evidence", "verify", "b.jsonl", "--key", "00"]).exit_code
-    execute(sqlite_uri, "UPDATE tags SET value = 'eve' WHERE key = 'user_id'")
+    execute(database_uri, "UPDATE tags SET value = 'eve' WHERE key = 'user_id'")
     failed = cli.invoke(main, ["evidence", "verify"])
     assert (1, True) == (failed.exit_code, "2 differences" in failed.output)
 
 
-def test_erasing_and_purging_ask_before_and_tell_after(cli: CliRunner, sqlite_uri: str) -> None:
+def test_erasing_and_purging_ask_before_and_tell_after(cli: CliRunner, database_uri: str) -> None:
     dry = cli.invoke(main, ["erase", "--user", "ana", "--dry-run"])
     assert (0, True) == (dry.exit_code, "would erase 2 calls" in dry.output)
     assert 2 == cli.invoke(main, ["erase", "--user", "ana"]).exit_code
@@ -268,12 +279,12 @@ def test_erasing_and_purging_ask_before_and_tell_after(cli: CliRunner, sqlite_ur
 
 
 def test_the_route_answers_as_the_command_does(
-    sqlite_uri: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    database_uri: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FLOWLEDGER_TRACKING_URI", sqlite_uri)
-    store(sqlite_uri, numbered(1, actor=Actor()))
+    monkeypatch.setenv("FLOWLEDGER_TRACKING_URI", database_uri)
+    store(database_uri, numbered(1, actor=Actor()))
     app = FastAPI()
-    app.include_router(analytics_router(sqlite_uri))
+    app.include_router(analytics_router(database_uri))
     with TestClient(app) as client:
         answer = client.get("/api/flowledger/v1/evidence").json()
         assert 422 == client.get("/api/flowledger/v1/evidence?days=0").status_code

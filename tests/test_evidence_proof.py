@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, groupby
+from operator import itemgetter
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from flowledger.audit.comparing import Difference
-from flowledger.audit.proof import Proof, verify
+from flowledger.audit.proof import Proof, open_proven, verify
+from flowledger.audit.texts import texts_between
 from flowledger.config import Destination
 from flowledger.records import (
     Call,
@@ -27,6 +29,9 @@ from flowledger.records import (
 )
 from flowledger.store import open_sink
 from flowledger.store.bulk import BulkSink
+from flowledger.store.chain import TABLES_OF_A_RECORD, rows_of
+from flowledger.store.leaves import KEPT, digest_of_record, text_digest
+from flowledger.store.rollup import rebuild
 from flowledger.store.schema import migrate_back
 from tests.calls import NOW_NS, a_call
 
@@ -62,7 +67,9 @@ def execute(uri: str, statement: str, **values: Any) -> int:
 
 
 def named(proof: Proof) -> set[tuple[str, str, str]]:
-    return {(one.what, one.table, one.id) for one in proof.differences}
+    """What differs beside the sums, which follow calls that are changed."""
+    sums = ("llm_rollup", "llm_latencies", "llm_facets")
+    return {(o.what, o.table, o.id) for o in proof.differences if o.table not in sums}
 
 
 def rich_call() -> Call:
@@ -255,6 +262,10 @@ def test_an_end_that_was_cut_off_is_found_by_the_head_told_before(sqlite_uri: st
     for table, column in (("trace_info", "request_id"), ("spans", "trace_id")):
         execute(sqlite_uri, f"DELETE FROM {table} WHERE {column} = :id", id=f"tr-{last.id}")
     execute(sqlite_uri, "DELETE FROM llm_calls WHERE id = :id", id=last.id)
+    engine = sa.create_engine(sqlite_uri)
+    with engine.begin() as connection:
+        rebuild(connection.exec_driver_sql, 0, 10**6)
+    engine.dispose()
 
     assert (True, True) == (verify(sqlite_uri).intact, verify(sqlite_uri, head=before).intact)
     assert (False, False) == (
@@ -272,6 +283,40 @@ def test_a_text_with_separators_cannot_be_cut_in_another_way(sqlite_uri: str) ->
         sqlite_uri, "INSERT INTO params (key, value, run_uuid) VALUES ('b', '2', :i)", i=call.id
     )
     assert {("changed", "params", call.id)} == named(verify(sqlite_uri))
+
+
+@pytest.mark.parametrize("value", ["12.5 or so", "no number"])
+def test_a_number_that_is_replaced_by_a_text_is_found(sqlite_uri: str, value: str) -> None:
+    call = numbered(metrics={"score": 12.5, "none": 0.0}, cost_usd=0.0)
+    store(sqlite_uri, [call])
+    statement = "UPDATE {} SET {} = :value WHERE {} = :id"
+    for table, column, owner in (
+        ("metrics", "value", "run_uuid"),
+        ("latest_metrics", "value", "run_uuid"),
+        ("trace_info", "total_cost", "request_id"),
+        ("llm_calls", "cost_usd", "id"),
+    ):
+        record_id = "tr-" * (table == "trace_info") + call.id
+        only = " AND key IN ('score', 'none')" if table.endswith("metrics") else ""
+        changed = statement.format(table, column, owner) + only
+        execute(sqlite_uri, changed, value=value, id=record_id)
+        assert ("changed", table, call.id) in named(verify(sqlite_uri))
+
+
+def test_a_database_makes_the_text_that_the_digests_are_of(database_uri: str) -> None:
+    calls = {call.id: call for call in (rich_call() for _ in range(3))}
+    store(database_uri, list(calls.values()))
+    first, last = min(calls), max(calls)
+    with open_proven(database_uri) as (writer, cursor):
+        for table in TABLES_OF_A_RECORD:
+            rows = rows_of(writer, cursor, table, [KEPT[table].prefix + one for one in calls])
+            owner = itemgetter(KEPT[table].columns.index(KEPT[table].owner))
+            expected = {
+                record_id.removeprefix(KEPT[table].prefix): digest_of_record(table, list(some))[1]
+                for record_id, some in groupby(sorted(rows, key=owner), owner)
+            }
+            made = texts_between(writer, cursor, table, first, last)
+            assert expected == {one: text_digest(text) for one, text in made}, table
 
 
 def test_several_processes_find_what_one_does(sqlite_uri: str) -> None:

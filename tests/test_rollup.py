@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowledger import latency
+from flowledger.audit.proof import open_proven
+from flowledger.audit.sums import compare_sums
 from flowledger.config import Destination
 from flowledger.records import Actor, Call, Outcome, Prompt, Usage, encode, new_id
 from flowledger.store import open_sink
@@ -75,7 +77,8 @@ def sums(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def assert_true_sums(uri: str) -> None:
-    """Adding up all calls anew changes nothing."""
+    """Adding up all calls anew changes nothing, and the proof of evidence finds no difference."""
+    assert [] == compare_sums(uri, open_proven)
     engine = sa.create_engine(uri)
     with engine.begin() as connection:
         kept = sums(connection)

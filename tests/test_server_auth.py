@@ -4,6 +4,7 @@ import base64
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import time_ns as now_ns
 from typing import Any
@@ -48,9 +49,18 @@ METRICS_TOKEN = "of prometheus alone"
 
 @pytest.fixture(scope="module")
 def server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`flowledger server --auth basic` with two workers, where ana is a user beside the admin."""
-    folder, port = tmp_path_factory.mktemp("auth"), free_port()
-    with postgres_database(postgres_server) as uri, pytest.MonkeyPatch.context() as patch:
+    """A server where ana is a user beside the admin."""
+    folder = tmp_path_factory.mktemp("auth")
+    with postgres_database(postgres_server) as uri, server_with_users(uri, folder) as server:
+        make_user(server, "ana")
+        yield server
+
+
+@contextmanager
+def server_with_users(uri: str, folder: Path) -> Iterator[Server]:
+    """`flowledger server --auth basic` with two workers, and its admin."""
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_BACKEND_STORE_URI", uri)
         patch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", PASSWORD)
         patch.setenv("FLOWLEDGER_SERVER_METRICS_TOKEN", METRICS_TOKEN)
@@ -62,12 +72,12 @@ def server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
                 stdout=log,
                 stderr=log,
             )
-        answers_at(f"http://127.0.0.1:{port}/health", process, folder / "server.log")
-        server = Server(f"http://127.0.0.1:{port}", uri, folder / "server.log")
-        make_user(server, "ana")
-        yield server
-        process.terminate()
-        process.wait(60)
+        try:
+            answers_at(f"http://127.0.0.1:{port}/health", process, folder / "server.log")
+            yield Server(f"http://127.0.0.1:{port}", uri, folder / "server.log")
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def make_user(server: Server, name: str) -> None:

@@ -17,6 +17,7 @@ import yaml
 from deploy.checks.stack import DEPLOY, Stack, running_stack, start_server
 from flowledger.records import Actor, Call, Outcome, Usage
 from tests.calls import a_call
+from tests.needs import cannot_run, need_program
 
 MINUTE = 60 * 10**9
 FAILED = Outcome(success=False, error_type="Timeout")
@@ -33,8 +34,7 @@ IN_A_SHELL = {"$job": ".*", "$__rate_interval": "30s", "$__range": "60s"}
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     for tool in ("prometheus", "prometheus-alertmanager"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed: apt-get install {tool}")
+        need_program(tool)
     with running_stack(tmp_path_factory.mktemp("stack")) as found:
         yield found
 
@@ -183,7 +183,7 @@ def test_a_feature_that_is_silent(loaded: Stack) -> None:
 def test_a_disk_that_is_nearly_full(loaded: Stack) -> None:
     disk = loaded.folder / "small"
     if not os.path.ismount(disk):
-        pytest.skip("a small disk to fill cannot be mounted by this user: run it as root")
+        cannot_run("a small disk to fill cannot be mounted by this user: run it as root")
     filler = disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(disk).free - (4 << 20)))
     fires(loaded, "FlowledgerDiskNearlyFull")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.chart import CONFIGURATIONS, rendered
+from tests.needs import need_program
 
 KINDS = ("ServiceMonitor", "PrometheusRule")
 PACKAGE = "@kubernetes-models/prometheus-operator@6.0.0"
@@ -18,8 +19,7 @@ PACKAGE = "@kubernetes-models/prometheus-operator@6.0.0"
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package installed."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed: apt-get install npm")
+    need_program("npm")
     folder = tmp_path_factory.mktemp("node")
     command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)

@@ -5,8 +5,9 @@
 --     psql --set ON_ERROR_STOP=1 --dbname mlflow --file roles.sql
 --
 -- flowledger_owner   owns the tables: for `flowledger migrate` and `mlflow db upgrade`
--- flowledger_writer  reads and writes rows: for the server and for collectors
--- flowledger_reader  reads: for analytics, and not the keys for ingest
+-- flowledger_writer  reads and writes rows: for the server and for collectors; it adds links to the
+--                    chain of evidence and changes none, nor what says which version tables are of
+-- flowledger_reader  reads: for analytics, and neither keys nor passwords
 --
 -- They have no passwords yet: give each one with \password in psql.
 
@@ -63,11 +64,28 @@ ALTER DEFAULT PRIVILEGES FOR ROLE flowledger_owner IN SCHEMA public
 
 -- No default for the reader: a table that a later step adds is decided on when this runs again.
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO flowledger_reader;
+
+-- What these two may less: our keys, MLflow's users, its secrets and those of its webhooks are not
+-- for analytics; the chain only grows; versions are the owner's to change.
 DO $$
+DECLARE
+    less record;
 BEGIN
-    IF to_regclass('public.llm_keys') IS NOT NULL THEN
-        REVOKE ALL ON llm_keys FROM flowledger_reader;
-    END IF;
+    FOR less IN
+        SELECT * FROM (VALUES
+            ('ALL', 'llm_keys', 'flowledger_reader'),
+            ('ALL', 'users', 'flowledger_reader'),
+            ('ALL', 'secrets', 'flowledger_reader'),
+            ('ALL', 'webhooks', 'flowledger_reader'),
+            ('UPDATE, DELETE', 'llm_chain', 'flowledger_writer'),
+            ('INSERT, UPDATE, DELETE', 'llm_schema', 'flowledger_writer'),
+            ('INSERT, UPDATE, DELETE', 'alembic_version', 'flowledger_writer'),
+            ('INSERT, UPDATE, DELETE', 'alembic_version_auth', 'flowledger_writer')
+        ) AS given (rights, name, who)
+        WHERE to_regclass('public.' || name) IS NOT NULL
+    LOOP
+        EXECUTE format('REVOKE %s ON public.%I FROM %I', less.rights, less.name, less.who);
+    END LOOP;
 END
 $$;
 

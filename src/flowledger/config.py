@@ -32,6 +32,7 @@ STORE_AS = ("run+trace", "run", "trace", "ledger")
 DURABILITY = ("process", "fsync")
 PROTOCOLS = ("openai", "anthropic")
 COLLECTOR = ("auto", "off")
+PARTITION_CALLS = ("", "month", "none")
 CAPTURE_CONTENT = ("full", "hashed", "none")
 # Our params and metrics in MLflow, each of which may be written under a second name.
 WRITTEN_NAMES = (
@@ -81,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         flowledger server; what is left stays in the journal for the next process.
     token: bearer key for a flowledger server.
     log_level: level of the `flowledger` logger; unset leaves logging alone.
+    partition_calls: how `flowledger migrate` keeps the table of calls on PostgreSQL: `month` by
+        month, `none` in one table, empty as it is; a server that owns its tables heeds `month`.
     connect_seconds: seconds a PostgreSQL database may take to be reached.
     statement_seconds: seconds PostgreSQL may take for one statement of a batch or a question; then
         it is ended, and the batch is delivered again.
@@ -119,6 +122,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     exit_timeout: float = 2.0
     token: str = ""
     log_level: str = ""
+    partition_calls: str = ""
     connect_seconds: float = 10.0
     statement_seconds: float = 40.0
     chat_model: str = "openai/gpt-4o-mini"
@@ -284,6 +288,7 @@ def _check(settings: Settings) -> None:
         ("store_as", STORE_AS),
         ("durability", DURABILITY),
         ("collector", COLLECTOR),
+        ("partition_calls", PARTITION_CALLS),
         ("log_level", ("", *LOG_LEVELS)),
         ("capture_content", CAPTURE_CONTENT),
     ):

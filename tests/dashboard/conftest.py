@@ -1,6 +1,5 @@
 """Real servers over filled ledgers, and a real Chromium in front of one."""
 
-import os
 import re
 import shutil
 import sys
@@ -21,6 +20,7 @@ from flowledger.records import Call
 from flowledger.server.analytics.asking import LocalAsker
 from tests.conftest import postgres_database
 from tests.dashboard.filled import fill
+from tests.needs import cannot_run
 from tests.server_client import Server, running
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -79,9 +79,7 @@ def _launched(playwright: Playwright) -> Browser:
     try:
         return playwright.chromium.launch(executable_path=found, args=FLAGS.split())
     except Error as exc:
-        if os.environ.get("CI"):
-            pytest.fail(f"{MISSING}: {exc}")
-        pytest.skip(MISSING)
+        cannot_run(f"{MISSING}: {exc}")
 
 
 @pytest.fixture

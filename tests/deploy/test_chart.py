@@ -180,7 +180,7 @@ def test_the_database_is_migrated_before_a_new_version_starts_and_as_its_owner()
     job = of_kind(rendered(CONFIGURATIONS["postgres-s3"]), "Job")
     assert "pre-install,pre-upgrade" == job["metadata"]["annotations"]["helm.sh/hook"]
     [container] = job["spec"]["template"]["spec"]["containers"]
-    assert ["flowledger", "migrate"] == container["args"]
+    assert ["flowledger", "migrate", "--users"] == container["args"]
     environment = {one["name"]: one for one in container["env"]}
     key = environment["MLFLOW_BACKEND_STORE_URI"]["valueFrom"]["secretKeyRef"]
     assert {"name": "flowledger-database", "key": "owner-uri"} == key

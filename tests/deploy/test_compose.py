@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.needs import need_program
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose" / "compose.yaml"
@@ -34,8 +36,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_docker_compose_takes_it(tmp_path: Path, secrets: Path) -> None:
-    if shutil.which("docker-compose") is None:
-        pytest.skip("docker-compose is not installed: apt-get install docker-compose")
+    need_program("docker-compose")
     command = ["docker-compose", "--file", str(COMPOSE), "config"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (0, "") == (done.returncode, done.stderr)

@@ -2,19 +2,18 @@
 
 import json
 import re
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from deploy.grafana import dashboards
 from flowledger.questions.rows import Percentiles
 from flowledger.server.metrics import Metrics
 from flowledger.server.standing import Disks, Standing, StoreUp
+from tests.needs import need_program
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -23,8 +22,7 @@ _metric = re.compile(r"\b(?:flowledger|mlflow)[:_][a-z0-9_:]+")
 
 def tool(*command: str) -> str:
     """What one of Prometheus' tools says."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed: apt-get install prometheus-alertmanager")
+    need_program(command[0], "prometheus prometheus-alertmanager")
     done = subprocess.run(command, cwd=PROMETHEUS, capture_output=True, text=True)
     assert 0 == done.returncode, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from flowledger.records import Call
 from tests.calls import a_call
 from tests.conftest import _make_tables
+from tests.needs import need_program
 from tests.server_client import Postgres, Server, rows
 from tests.servers import free_port
 
@@ -44,6 +45,7 @@ def own_postgres(*settings: str) -> Iterator[Postgres]:
 @contextmanager
 def pgbouncer(behind: str) -> Iterator[str]:
     """PgBouncer in transaction mode with two server connections before a database; its URI."""
+    need_program("pgbouncer")
     url, port = sa.make_url(behind), free_port()
     folder = Path(tempfile.mkdtemp(prefix="flowledger-pgbouncer-"))
     ini = folder / "pgbouncer.ini"

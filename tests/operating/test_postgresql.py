@@ -1,6 +1,5 @@
 """PostgreSQL as it is run: through PgBouncer, with roles of least rights, and with time-outs."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +19,13 @@ from tests.conftest import postgres_database
 from tests.faults.processes import Host, slow
 from tests.faults.processes import Ledger as Stored
 from tests.operating.postgres import BIN, Load, assert_all_there, changed, pgbouncer
-from tests.server_client import running
+from tests.server_client import rows, running
+from tests.servers import free_port
+from tests.test_evidence_proof import execute
+from tests.test_server_auth import basic, make_user, server_with_users
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgresql" / "roles.sql"
 READY = "/api/flowledger/v1/ready"
-needs_pgbouncer = pytest.mark.skipif(
-    shutil.which("pgbouncer") is None, reason="apt-get install pgbouncer, or make deploy-check"
-)
 
 
 def destination(uri: str, statement_seconds: float = 40.0) -> Destination:
@@ -39,7 +38,6 @@ def destination(uri: str, statement_seconds: float = 40.0) -> Destination:
 
 
 @slow
-@needs_pgbouncer
 def test_a_server_under_load_works_through_pgbouncer(postgres_uri: str, tmp_path: Path) -> None:
     with (
         pgbouncer(postgres_uri) as uri,
@@ -56,7 +54,6 @@ def test_a_server_under_load_works_through_pgbouncer(postgres_uri: str, tmp_path
 
 
 @slow
-@needs_pgbouncer
 def test_an_application_and_its_collector_work_through_pgbouncer(
     host: Host, postgres_uri: str, tmp_path: Path
 ) -> None:
@@ -72,17 +69,20 @@ def test_an_application_and_its_collector_work_through_pgbouncer(
 def roles(postgres_server: str) -> Iterator[str]:
     """A database after `roles.sql`, the steps as the owner, and `roles.sql` again."""
     with postgres_database(postgres_server) as uri:
-        yield prepared(uri)
+        yield prepared(uri, "--users")
 
 
-def prepared(postgres: str) -> str:
+def prepared(postgres: str, *more: str) -> str:
     run_roles(postgres)
-    done = CliRunner().invoke(
-        main, ["migrate", "--backend-store-uri", as_role(postgres, "flowledger_owner")]
-    )
-    assert 0 == done.exit_code, done.output
+    migrate_as_owner(postgres, *more)
     run_roles(postgres)
     return postgres
+
+
+def migrate_as_owner(postgres: str, *more: str) -> None:
+    owner = as_role(postgres, "flowledger_owner")
+    done = CliRunner().invoke(main, ["migrate", *more, "--backend-store-uri", owner])
+    assert 0 == done.exit_code, done.output
 
 
 def run_roles(postgres: str) -> None:
@@ -142,12 +142,86 @@ def test_the_writer_cannot_change_tables(roles: str, statement: str) -> None:
         "UPDATE llm_calls SET cost_usd = 0",
         "INSERT INTO llm_producers VALUES ('a', 'b', 1, 'c', 'd', 'e', 1)",
         "SELECT * FROM llm_keys",
+        "SELECT password_hash FROM users",
+        "SELECT * FROM secrets",
+        "SELECT * FROM webhooks",
         "CREATE TABLE mine (id INTEGER)",
     ],
 )
-def test_the_reader_cannot_write_nor_see_keys(roles: str, statement: str) -> None:
+def test_the_reader_cannot_write_nor_see_keys_and_passwords(roles: str, statement: str) -> None:
     writable = f"SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; COMMIT; {statement}"
     assert "permission denied" in refused(roles, "flowledger_reader", writable)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE llm_chain SET note = 'x'",
+        "DELETE FROM llm_chain",
+        "UPDATE llm_schema SET breaking = FALSE",
+        "DELETE FROM alembic_version",
+        "DELETE FROM alembic_version_auth",
+    ],
+)
+def test_the_writer_cannot_change_the_chain_nor_what_says_which_version_tables_are_of(
+    roles: str, statement: str
+) -> None:
+    assert "permission denied" in refused(roles, "flowledger_writer", statement)
+
+
+def test_a_server_with_mlflows_users_works_as_the_writer(roles: str, tmp_path: Path) -> None:
+    search = "/api/2.0/mlflow/experiments/search?max_results=5"
+    with server_with_users(as_role(roles, "flowledger_writer"), tmp_path) as server:
+        assert 401 == server.get(search).status
+        make_user(server, "ana")
+        assert 200 == server.get(search, **basic("ana")).status
+        assert 200 == server.post_calls([a_call()], **basic("ana")).status
+    names = rows(roles, "SELECT username FROM users ORDER BY id")
+    assert ["admin", "ana"] == [row["username"] for row in names]
+
+
+def test_a_server_that_may_not_make_mlflows_users_says_who_may(
+    postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "correct horse battery")
+    monkeypatch.chdir(tmp_path)
+    prepared(postgres_uri)
+    uri = as_role(postgres_uri, "flowledger_writer")
+    done = CliRunner().invoke(
+        main,
+        ["server", "--port", str(free_port()), "--auth", "basic", "--backend-store-uri", uri],
+    )
+    assert 3 == done.exit_code
+    assert "run `flowledger migrate --users` as the owner of the tables" in done.output
+
+
+def test_the_roles_go_on_over_calls_that_are_kept_by_month_and_over_new_tables(
+    postgres_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(postgres_uri)
+    monkeypatch.setenv("FLOWLEDGER_PARTITION_CALLS", "month")
+    # Somebody else may do it for the owner, whose tables they stay.
+    done = CliRunner().invoke(main, ["migrate", "--backend-store-uri", postgres_uri])
+    assert (0, True) == (done.exit_code, "moved to" in done.output)
+    [owners] = rows(
+        postgres_uri,
+        "SELECT string_agg(DISTINCT tableowner, ',') AS names FROM pg_tables"
+        " WHERE starts_with(tablename, 'llm_calls')",
+    )
+    assert {"names": "flowledger_owner"} == owners
+    writer, reader = (as_role(postgres_uri, f"flowledger_{who}") for who in ("writer", "reader"))
+    sink = open_sink(destination(writer))
+    assert [] == sink.write([encode(a_call(cost_usd=0.5))])
+    sink.close()
+    with Ledger(reader) as ledger:
+        assert (1, 1) == (len(ledger.recent()), ledger.over().sums().calls)
+    migrate_as_owner(postgres_uri)
+
+    execute(as_role(postgres_uri, "flowledger_owner"), "CREATE TABLE later (id INTEGER)")
+    execute(writer, "INSERT INTO later VALUES (1)")
+    assert "permission denied" in refused(postgres_uri, "flowledger_reader", "SELECT * FROM later")
+    run_roles(postgres_uri)
+    assert [{"id": 1}] == rows(reader, "SELECT id FROM later")
 
 
 def test_a_statement_that_hangs_is_told_and_the_batch_stored_later(postgres_uri: str) -> None:

@@ -1,39 +1,15 @@
 """Artifacts on S3: through the server's proxy, and from its own hands into the bucket."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3  # type: ignore[import-untyped]
 import pytest
 from mlflow import MlflowClient
-from moto.server import ThreadedMotoServer
 
 import flowledger
 from tests.servers import mlflow_server
 
 OURS = ("--app-name", "flowledger")
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A bucket of a real S3 server on loopback."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "MLFLOW_S3_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "none",
-        "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    made = boto3.resource("s3", endpoint_url=endpoint).Bucket("artifacts")
-    made.create()
-    yield made
-    server.stop()
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["through the proxy", "by their address"])

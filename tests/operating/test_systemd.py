@@ -1,20 +1,17 @@
 """The units for systemd are read without a complaint, and are hardened."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.needs import need_program
+
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 FLOWLEDGER = Path(sys.executable).with_name("flowledger")
 MOST_EXPOSURE = 2.0  # of 10, by systemd's own measure
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
-)
 
 
 @pytest.fixture(params=["flowledger-server.service", "flowledger-collector@.service"])
@@ -28,6 +25,7 @@ def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def analyzed(*arguments: str) -> str:
+    need_program("systemd-analyze", "systemd")
     done = subprocess.run(
         ["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60
     )

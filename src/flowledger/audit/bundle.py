@@ -22,6 +22,7 @@ from flowledger.config import Settings
 from flowledger.errors import ConfigError, NotFound
 from flowledger.store.chain import BEGINNING, TABLES_OF_A_RECORD, Link, rows_of
 from flowledger.store.leaves import KEPT, Leaves
+from flowledger.store.rows import LEDGER
 from flowledger.store.writers import Writer, answering
 
 __all__ = ["Checked", "Manifest", "export", "verify_file"]
@@ -170,9 +171,10 @@ def _write(
     about: set[int] = set()
     count, chain_head = 0, BEGINNING
     for link in links(cursor):
-        here = {record_id for record_id, _, _ in _leaves.decode(link.leaves).records} & wanted
+        leaves = _leaves.decode(link.leaves)
+        here = {record_id for record_id, _, _ in leaves.records} & wanted
         covered |= here
-        about |= {link.number} if here else set()
+        about |= {link.number} if here or leaves.swept else set()
         count, chain_head = count + 1, link.hash
     manifest = Manifest(
         format=FORMAT,
@@ -291,8 +293,16 @@ class _Checking:
             leaves = _leaves.decode(data)
             for record_id, shape, digests in leaves.records:
                 self._expected[record_id.hex()] = leaves.digests(shape, digests)
+            if leaves.swept:
+                self._sweep(leaves)
         except (msgspec.MsgspecError, LookupError, ValueError):
             self._tell(f"the leaves of link {number} cannot be read")
+
+    def _sweep(self, leaves: Leaves) -> None:
+        """Calls that were taken out with others around them must not be in the file."""
+        for one, tables in self._expected.items():
+            if LEDGER in tables and leaves.sweep(bytes.fromhex(one)):
+                self._expected[one] = {}
 
     def _take_call(self, call: _CallLine) -> None:
         self._calls += 1

@@ -52,8 +52,9 @@ def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected
     ids = sorted(expected)
     for start in range(0, len(ids), AT_ONCE):
         some = ids[start : start + AT_ONCE]
+        dense = _is_dense(writer, cursor, some)
         for table in TABLES_OF_A_RECORD:
-            suspects = _suspects(writer, cursor, table, some, expected)
+            suspects = _suspects(writer, cursor, table, some, expected) if dense else some
             if suspects:
                 _look_closer(writer, cursor, table, suspects, expected, found)
     return found
@@ -84,18 +85,12 @@ def _suspects(
     writer: Writer, cursor: Any, table: str, ids: Sequence[str], expected: Mapping[str, Expected]
 ) -> list[str]:
     """Records whose text in a table is not the one their digest is of."""
-    unseen = {one for one in ids if table in expected[one]}
-    suspects = []
-    if _is_dense(writer, cursor, ids):
-        for record_id, text in texts_between(writer, cursor, table, ids[0], ids[-1]):
-            tables = expected.get(record_id)
-            if tables is None:
-                continue
-            unseen.discard(record_id)
-            if table not in tables or tables[table][1] != text_digest(text):
-                suspects.append(record_id)
-        return [*suspects, *unseen]
-    return list(ids)
+    texts = texts_between(writer, cursor, table, ids[0], ids[-1])
+    there = {record_id: text_digest(text) for record_id, text in texts}
+    wanted = {one: tables[table][1] for one in ids if table in (tables := expected[one])}
+    if wanted == there:
+        return []
+    return [one for one in ids if wanted.get(one) != there.get(one)]
 
 
 def _is_dense(writer: Writer, cursor: Any, ids: Sequence[str]) -> bool:

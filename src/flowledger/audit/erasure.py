@@ -8,12 +8,13 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
+from flowledger.audit import months
 from flowledger.audit.files import ArtifactFiles
 from flowledger.audit.proof import open_proven
 from flowledger.audit.scrubbing import Renaming, scrub
@@ -21,12 +22,18 @@ from flowledger.errors import StoreUnavailable
 from flowledger.records import new_id
 from flowledger.store import chain
 from flowledger.store.connections import PATIENT
-from flowledger.store.corrections import remove_rows, sum_again
+from flowledger.store.corrections import (
+    remove_rows,
+    sum_again,
+    sum_owners_again,
+    touched_days,
+)
 from flowledger.store.leaves import Leaves
+from flowledger.store.partitions import Month
 from flowledger.store.schema import migrate
 from flowledger.store.writers import Writer, answering, open_writer
 
-__all__ = ["Counted", "Erasure", "count", "erase", "purge", "sessions_of"]
+__all__ = ["Counted", "Erasure", "count", "erase", "purge", "records_of", "sessions_of"]
 
 AT_ONCE = 500
 USER = "erase"
@@ -42,6 +49,8 @@ VACUUMED = (
         "llm_erasures",
         "llm_erased",
         "llm_rejected",
+        "llm_keys",
+        "llm_producers",
     ),
 )
 Progress = Callable[[int], None]
@@ -80,6 +89,25 @@ def sessions_of(tracking_uri: str, user_id: str) -> list[str]:
         query = f"SELECT DISTINCT session_id FROM llm_calls WHERE user_id = {writer.mark}"
         cursor.execute(query, (user_id,))
         return sorted(str(row[0]) for row in cursor.fetchall() if row[0])
+
+
+def records_of(tracking_uri: str, user_id: str, ids: Iterable[str]) -> set[str]:
+    """Which of these calls, jobs and lone spans are a user's.
+
+    Raises:
+        NotFound: nothing is stored there.
+        StoreError: the database cannot be used.
+    """
+    wanted, found = sorted(ids), set[str]()
+    with answering(), open_proven(tracking_uri) as (writer, cursor):
+        theirs = _Wanted(writer, user_id, 0)
+        for start in range(0, len(wanted), AT_ONCE):
+            some = wanted[start : start + AT_ONCE]
+            marks = ", ".join([writer.mark] * len(some))
+            for query, values in (theirs.calls, theirs.jobs):
+                cursor.execute(f"SELECT c.id {query} AND c.id IN ({marks})", (*values, *some))
+                found |= {str(row[0]) for row in cursor.fetchall()}
+    return found
 
 
 def count(
@@ -155,7 +183,10 @@ def purge(
     with _opened(tracking_uri) as writer:
         what = {"before_ms": before_ms, "everything": everything}
         work = _Work(writer, AGE, what, by, reason, subject=f"{everything}")
-        work.run(_Wanted(writer, None, before_ms, everything), None, progress)
+        wanted = _Wanted(writer, None, before_ms, everything)
+        if everything:
+            work.drop_months(wanted, before_ms, progress)
+        work.run(wanted, None, progress)
         return work.finish(vacuum, None)
 
 
@@ -210,6 +241,7 @@ class _Work:
         self._writer = writer
         self._kind = kind
         self._files = ArtifactFiles()
+        self._done = 0
         with writer.transaction() as cursor:
             self.id, self._salt = self._begun(cursor, kind, subject) or self._begin(
                 cursor, kind, what, by, reason, subject
@@ -227,19 +259,17 @@ class _Work:
 
     def run(self, wanted: _Wanted, renaming: Renaming | None, progress: Progress) -> None:
         """Take records out, a portion a transaction, until none is left."""
-        done = 0
         for name, query in (("calls", wanted.calls), ("jobs", wanted.jobs)):
-            after = ""
-            while True:
-                ids = self._portion(wanted, query, after)
-                if not ids:
-                    break
-                self._take_out(name, ids, renaming, wanted.everything)
-                after = ids[-1]
-                done += len(ids)
-                progress(done)
+            self._run(wanted, name, query, renaming, progress)
         if renaming is not None:
-            self._rename_sums(wanted, renaming)
+            self._end_of_user(wanted, renaming)
+
+    def drop_months(self, wanted: _Wanted, before_ms: int, progress: Progress) -> None:
+        """Take whole months out at once, where calls are kept by month."""
+        for month in months.droppable(self._writer, before_ms):
+            self._run(wanted, "calls", (months.more_than_a_row(month), ()), None, progress)
+            self._done += self._drop(month, before_ms)
+            progress(self._done)
 
     def finish(self, vacuum: bool, user_id: str | None) -> Erasure:
         """Say that it is done, forget who it was about, and overwrite what is free."""
@@ -256,8 +286,7 @@ class _Work:
             if user_id is not None:
                 cursor.execute("SELECT name FROM experiments")
                 named_after = [str(row[0]) for row in cursor.fetchall() if user_id in str(row[0])]
-        if vacuum:
-            _vacuum(self._writer)
+        vacuumed = vacuum and _vacuum(self._writer)
         return Erasure(
             id=self.id,
             calls=int(calls),
@@ -265,8 +294,41 @@ class _Work:
             artifacts=self._files.deleted,
             unreached=self._files.unreached,
             named_after=named_after,
-            vacuumed=vacuum,
+            vacuumed=vacuumed,
         )
+
+    def _run(
+        self,
+        wanted: _Wanted,
+        name: str,
+        query: tuple[str, tuple[Any, ...]],
+        renaming: Renaming | None,
+        progress: Progress,
+    ) -> None:
+        after = ""
+        while ids := self._portion(wanted, query, after):
+            self._take_out(name, ids, renaming, wanted.everything)
+            after = ids[-1]
+            self._done += len(ids)
+            progress(self._done)
+
+    def _drop(self, month: Month, before_ms: int) -> int:
+        """Drop a month, and return how many calls it had; what keeps it there goes row by row."""
+        writer, mark = self._writer, self._writer.mark
+        with writer.transaction() as cursor:
+            dropped = months.drop(cursor, month, before_ms)
+            if dropped is None:
+                return 0
+            leaves, days = dropped
+            sum_again(cursor, days)
+            cursor.execute(
+                f"UPDATE llm_erasures SET calls = calls + {mark} WHERE id = {mark}",
+                (leaves.size, self.id),
+            )
+            if leaves.size:
+                note = {**self._note, "month": str(month)}
+                chain.append(writer, cursor, "purge", leaves, note)
+        return leaves.size
 
     def _portion(
         self, wanted: _Wanted, query: tuple[str, tuple[Any, ...]], after: str
@@ -304,7 +366,9 @@ class _Work:
                 sum_again(cursor, remove_rows(writer, cursor, ids))
                 leaves = Leaves([[]], [(bytes.fromhex(one), 0, b"") for one in ids], shown)
             else:
+                days = set() if renaming is None else touched_days(writer, cursor, ids)
                 leaves = scrub(writer, cursor, ids, renaming)
+                sum_owners_again(cursor, days)
                 cursor.executemany(
                     f"INSERT INTO llm_erased (record_id, erasure_id) VALUES ({mark}, {mark})"
                     " ON CONFLICT (record_id) DO NOTHING",
@@ -317,19 +381,30 @@ class _Work:
             kind = "erasure" if self._kind == USER else "purge"
             chain.append(writer, cursor, kind, leaves, self._note)
 
-    def _rename_sums(self, wanted: _Wanted, renaming: Renaming) -> None:
-        """Sums by user go on under the made-up name, once no call has the old one."""
-        mark = self._writer.mark
+    def _end_of_user(self, wanted: _Wanted, renaming: Renaming) -> None:
+        """See that no call has the old name, and take it from where it is no call's."""
         with self._writer.transaction() as cursor:
             self._writer.lock(cursor)
             if wanted.portion(cursor, wanted.calls, ""):
                 raise StoreUnavailable("that user goes on calling: stop them, and run this again")
-            cursor.execute(
-                f"UPDATE llm_facets SET value = {mark} WHERE facet = 'user_id' AND value = {mark}",
-                (renaming.name, renaming.user[:250]),
-            )
             # What a database said of a record may quote it.
             cursor.execute("UPDATE llm_rejected SET reason = 'cleared by an erasure'")
+            self._rename(cursor, "llm_keys", "name", renaming)
+            if processes := self._rename(cursor, "llm_producers", "os_user", renaming):
+                written = [("llm_producers", (one,)) for one in processes]
+                leaves = Leaves(rows=chain.row_leaves(self._writer, cursor, written))
+                chain.append(self._writer, cursor, "erasure", leaves, self._note)
+
+    def _rename(self, cursor: Any, table: str, column: str, renaming: Renaming) -> list[str]:
+        """Put the made-up name into rows that hold the user's; their ids."""
+        mark = self._writer.mark
+        cursor.execute(f"SELECT id, {column} FROM {table}")
+        there = [(str(one), str(name), renaming.of_text(str(name))) for one, name in cursor]
+        changed = [(new, one) for one, name, new in there if new != name]
+        if changed:
+            statement = f"UPDATE {table} SET {column} = {mark} WHERE id = {mark}"
+            cursor.executemany(statement, changed)
+        return [one for _, one in changed]
 
     def _begun(self, cursor: Any, kind: str, subject: str) -> tuple[str, str] | None:
         cursor.execute(
@@ -383,19 +458,23 @@ def _overwrite_freed(writer: Writer, cursor: Any) -> None:
         cursor.execute("PRAGMA secure_delete = ON")
 
 
-def _vacuum(writer: Writer) -> None:
-    """Give back every page that still holds what was deleted, and the statistics drawn from it."""
+def _vacuum(writer: Writer) -> bool:
+    """Give back every page that still holds what was deleted, and the statistics drawn from it.
+
+    Returns:
+        Whether it could be done: SQLite's log stays as it is while somebody reads from it.
+    """
     with writer.engine.connect() as plain:
         connection = plain.execution_options(isolation_level="AUTOCOMMIT")
         if writer.mark == "?":
             connection.exec_driver_sql("ANALYZE")
             connection.exec_driver_sql("VACUUM")
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            return
+            return not connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
         for table in VACUUMED:
             connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table}")
         # Its samples of what was there; skipped with a warning by whoever may not.
         connection.exec_driver_sql("VACUUM (FULL) pg_statistic")
+    return True
 
 
 def _now_ms() -> int:

@@ -108,7 +108,10 @@ def check(
 
 
 def _size(connection: sa.Connection, window: str) -> tuple[int, int | None, int | None]:
-    query = f"SELECT count(*), min(start_ms), max(start_ms) FROM llm_calls WHERE {window}"
+    query = (
+        "SELECT count(*), min(start_ms), max(start_ms) FROM llm_calls"
+        f" WHERE {window} AND inner_calls = 0"
+    )
     count, oldest, newest = connection.exec_driver_sql(query).one()
     return int(count), oldest, newest
 

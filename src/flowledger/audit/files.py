@@ -3,9 +3,11 @@
 import base64
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -17,9 +19,19 @@ from flowledger.journal import frames, segment_paths
 from flowledger.records import Record, decode
 from flowledger.shipping.drain import REJECTED
 
-__all__ = ["ArtifactFiles", "of_user", "remove_rejected", "waiting"]
+__all__ = [
+    "ArtifactFiles",
+    "Unwanted",
+    "began_before",
+    "of_user",
+    "overwrite_shipped",
+    "owners_of_rejected",
+    "remove_rejected",
+    "waiting",
+]
 
 SHOWN_ROOT = 200
+ZEROS = 1 << 20
 
 
 class ArtifactFiles:
@@ -71,17 +83,44 @@ class ArtifactFiles:
         return repository_of(root)
 
 
-def of_user(user_id: str) -> Callable[[Record], bool]:
-    """Whether a record is of that user."""
+class Unwanted(NamedTuple):
+    """What is to go: records, and bytes that are none, by when they were rejected."""
+
+    record: Callable[[Record], bool]
+    damaged: Callable[[bytes, datetime], bool]
+
+
+def of_user(user_id: str, ids: Set[str] = frozenset()) -> Unwanted:
+    """What is of that user: records that name them, or belong to calls and jobs of these ids."""
 
     def is_theirs(record: Record) -> bool:
-        actor = getattr(record, "actor", None)
-        return actor is not None and actor.user_id == user_id
+        return _names(record, user_id) or not ids.isdisjoint(_around(record))
 
-    return is_theirs
+    return Unwanted(is_theirs, lambda raw, at: user_id.encode() in raw)
 
 
-def remove_rejected(folder: Path, unwanted: Callable[[Record], bool]) -> int:
+def began_before(before_ms: int) -> Unwanted:
+    """What began before a time, Unix milliseconds."""
+    before = datetime.fromtimestamp(before_ms / 1000, UTC)
+    return Unwanted(lambda record: record.start_ns < before_ms * 10**6, lambda raw, at: at < before)
+
+
+def owners_of_rejected(folder: Path, user_id: str) -> tuple[set[str], set[str]]:
+    """Ids of rejected records that name a user, and those that others of them belong to."""
+    named: set[str] = set()
+    others: set[str] = set()
+    for path in sorted((folder / REJECTED).glob("*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            record = _decoded(_rejected(line)[0])
+            if record is None:
+                continue
+            if _names(record, user_id):
+                named.add(record.id)
+            others |= _around(record)
+    return named, others
+
+
+def remove_rejected(folder: Path, unwanted: Unwanted) -> int:
     """Delete these records from what was rejected on this host; how many there were."""
     removed = 0
     for path in sorted((folder / REJECTED).glob("*.jsonl")):
@@ -95,7 +134,7 @@ def remove_rejected(folder: Path, unwanted: Callable[[Record], bool]) -> int:
     return removed
 
 
-def waiting(folder: Path, wanted: Callable[[Record], bool]) -> int:
+def waiting(folder: Path, wanted: Unwanted) -> int:
     """How many of these records wait in the journals of a folder."""
     found = 0
     for path in segment_paths(folder):
@@ -106,24 +145,68 @@ def waiting(folder: Path, wanted: Callable[[Record], bool]) -> int:
         start = max(frames.HEADER_SIZE, frames.read_acknowledged(data[: frames.HEADER_SIZE]))
         pieces, _ = frames.split(data[start:], final=False)
         for piece in pieces:
-            found += piece.payload is not None and _is_wanted(piece.payload, wanted)
+            record = None if piece.payload is None else _decoded(piece.payload)
+            found += record is not None and wanted.record(record)
     return found
 
 
-def _is_wanted(payload: bytes, wanted: Callable[[Record], bool]) -> bool:
+def overwrite_shipped(folder: Path) -> None:
+    """Put zeros over what journals still hold though the store has it.
+
+    A process appends to its journal for as long as it lives, and nobody reads before the offset up
+    to which the store has everything.
+    """
+    for path in segment_paths(folder):
+        with suppress(FileNotFoundError), path.open("r+b") as file:
+            left = frames.read_acknowledged(file.read(frames.HEADER_SIZE)) - frames.HEADER_SIZE
+            file.seek(frames.HEADER_SIZE)
+            while left > 0:
+                left -= file.write(bytes(min(left, ZEROS)))
+
+
+def _names(record: Record, user_id: str) -> bool:
+    actor = getattr(record, "actor", None)
+    return actor is not None and actor.user_id == user_id
+
+
+def _around(record: Record) -> set[str]:
+    """The record itself, and the calls and jobs that it is a part of."""
+    place = getattr(record, "place", None)
+    found = {record.id, getattr(record, "run_id", None), getattr(record, "parent_id", None)}
+    if place is not None:
+        found |= {place.root_id, place.parent_id}
+    return {one for one in found if one}
+
+
+def _decoded(payload: bytes) -> Record | None:
     try:
-        return wanted(decode(payload))
+        return decode(payload)
     except RecordError:
-        return False
+        return None
 
 
-def _is_unwanted(line: bytes, unwanted: Callable[[Record], bool]) -> bool:
+def _rejected(line: bytes) -> tuple[bytes, datetime]:
+    """The bytes of a rejected record, and when that was; nothing of a line that is none."""
     try:
-        payload = base64.b64decode(msgspec.json.decode(line)["record"])
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-        logs.warn("erasure", "a rejected record cannot be read and stays")
-        return False
-    return _is_wanted(payload, unwanted)
+        found = _decode_line(line)
+        return base64.b64decode(found.record), found.at
+    except (msgspec.MsgspecError, ValueError):
+        logs.warn("erasure", "a rejected record cannot be read: its bytes are looked through")
+        return line, datetime.now(UTC)
+
+
+def _is_unwanted(line: bytes, unwanted: Unwanted) -> bool:
+    payload, at = _rejected(line)
+    record = _decoded(payload)
+    return unwanted.damaged(payload, at) if record is None else unwanted.record(record)
+
+
+class _Line(msgspec.Struct):
+    at: datetime
+    record: str
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
 
 
 def _local(uri: str) -> Path | None:

@@ -16,10 +16,10 @@ MS_OF_A_DAY = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # As `llm_measured` counts: something was used, and its price is not known.
 UNPRICED = (
-    "inner_calls = 0 AND cost_usd IS NULL AND ((success AND model IS NOT NULL)"
+    "cost_usd IS NULL AND ((success AND model IS NOT NULL)"
     " OR total_tokens IS NOT NULL OR images IS NOT NULL OR audio_seconds IS NOT NULL)"
 )
-UNCOUNTED = "inner_calls = 0 AND total_tokens IS NULL AND success AND model IS NOT NULL"
+UNCOUNTED = "total_tokens IS NULL AND success AND model IS NOT NULL"
 LACKS = {"cost": UNPRICED, "tokens": UNCOUNTED}
 ALWAYS = {
     "unknown_prices": ("the price is not known", UNPRICED),
@@ -31,6 +31,8 @@ NO_MODEL = ("model", "provider")
 
 def lacking(connection: sa.Connection, policy: Policy, window: str) -> list[Shortfall]:
     """What calls of the window lack, each kind by feature, user and day.
+
+    A call that only groups others is none of them: those stand for themselves.
 
     Args:
         connection: to the ledger.
@@ -50,7 +52,7 @@ def lacking(connection: sa.Connection, policy: Policy, window: str) -> list[Shor
     either = " OR ".join(f"({condition})" for _, _, condition in kinds)
     query = (
         f"SELECT start_ms / {MS_OF_A_DAY} AS day, feature, user_id, {sums} FROM llm_calls"
-        f" WHERE {window} AND ({either}) GROUP BY 1, 2, 3"
+        f" WHERE {window} AND inner_calls = 0 AND ({either}) GROUP BY 1, 2, 3"
     )
     counted = [_Counted() for _ in kinds]
     for row in connection.execution_options(yield_per=10_000).execute(sa.text(query), values):
@@ -94,7 +96,7 @@ def _lacks(field: str) -> str:
         return LACKS[field]
     column = FIELDS[field]
     empty = f"({column} IS NULL OR {column} = '')"
-    return f"{empty} AND inner_calls = 0 AND success" if field in NO_MODEL else empty
+    return f"{empty} AND success" if field in NO_MODEL else empty
 
 
 def _asked(policy: Policy, field: str, values: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from flowledger.audit.comparing import Difference, compare_records, compare_rows
+from flowledger.audit.sums import compare_sums
 from flowledger.audit.texts import prepare
 from flowledger.errors import NotFound, StoreMisconfigured, StoreUnavailable
 from flowledger.store.chain import BEGINNING, Link
@@ -68,12 +69,16 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Chain(NamedTuple):
-    """The chain as it was read: what is wrong with it, and which link stands for what."""
+    """The chain as it was read: what is wrong with it, and which link stands for what.
+
+    `swept` are links, by number, that took whole ranges of calls out.
+    """
 
     first: Link | None
     head: str
     sizes: list[tuple[int, int]]
     latest: dict[bytes, int]
+    swept: list[tuple[int, Leaves]]
     rows: list[RowLeaf]
     events: list[Event]
     anchored: bool
@@ -120,10 +125,12 @@ def verify(
         gone = sum(d.table == LEDGER and d.what == "removed" for d in differences)
         outside = max(0, there - len(proven) + gone)
         if outside:
-            differences += _added(cursor, proven, chain.first)
+            added_calls = _added(cursor, proven, chain.first)
+            differences = list(dict.fromkeys([*differences, *added_calls]))
         if differences:
             differences = _without_later(writer, cursor, chain, differences)
         outside -= sum(d.table == LEDGER and d.what == "added" for d in differences)
+        differences += compare_sums(tracking_uri, open_proven, processes)
     added: Counter[str] = sum((p.added for p in portions), Counter())
     anchored = None if head is None else chain.anchored
     differences.sort(key=lambda d: (d.table != CHAIN, d.id, d.table))
@@ -199,6 +206,7 @@ def _walk(cursor: Any, head: str | None) -> _Chain:
     previous, number, first = BEGINNING, 0, None
     sizes: list[tuple[int, int]] = []
     latest: dict[bytes, int] = {}
+    swept: list[tuple[int, Leaves]] = []
     rows: dict[tuple[str, str, bytes], tuple[int, RowLeaf]] = {}
     events: list[Event] = []
     differences: list[Difference] = []
@@ -217,13 +225,15 @@ def _walk(cursor: Any, head: str | None) -> _Chain:
             taken = True
             events.append(_event(link))
             latest.update((record_id, number) for record_id, _, _ in leaves.records)
+            swept += [(number, Leaves(swept=leaves.swept))] * bool(leaves.swept)
         elif taken:  # what was removed may have come again
-            latest.update((one, number) for one, _, _ in leaves.records if one in latest)
+            again = (one for one, _, _ in leaves.records if one in latest or _swept(swept, one))
+            latest.update((one, number) for one in again)
         rows.update(((leaf.table, leaf.owner, leaf.key), (number, leaf)) for leaf in leaves.rows)
     if not sizes:
         differences.append(Difference("removed", CHAIN, "1"))
     live = [leaf for at, leaf in rows.values() if at > latest.get(_bytes(leaf.owner), 0)]
-    return _Chain(first, previous, sizes, latest, live, events, anchored, differences)
+    return _Chain(first, previous, sizes, latest, swept, live, events, anchored, differences)
 
 
 def _bytes(owner: str) -> bytes:
@@ -268,13 +278,13 @@ def _compare_all(
     if processes is None:
         processes = min(os.cpu_count() or 1, MOST_PROCESSES) if total > FEW else 1
     if processes == 1:
-        return [_compare_links(uri, portion, chain.latest) for portion in work]
+        return [_compare_links(uri, portion, chain.latest, chain.swept) for portion in work]
     done: list[_Portion] = []
     with ProcessPoolExecutor(
         processes,
         multiprocessing.get_context("spawn"),
         initializer=_begin_process,
-        initargs=(uri, chain.latest),
+        initargs=(uri, chain.latest, chain.swept),
     ) as pool:
         for portion in pool.map(_compare_in_process, work):
             done.append(portion)
@@ -282,19 +292,22 @@ def _compare_all(
     return done
 
 
-_given: tuple[str, dict[bytes, int]] = ("", {})
+_given: tuple[str, dict[bytes, int], list[tuple[int, Leaves]]] = ("", {}, [])
 
 
-def _begin_process(uri: str, latest: dict[bytes, int]) -> None:
+def _begin_process(uri: str, latest: dict[bytes, int], swept: list[tuple[int, Leaves]]) -> None:
     global _given
-    _given = (uri, latest)
+    _given = (uri, latest, swept)
 
 
 def _compare_in_process(numbers: list[int]) -> _Portion:
-    return _compare_links(_given[0], numbers, _given[1])
+    uri, latest, swept = _given
+    return _compare_links(uri, numbers, latest, swept)
 
 
-def _compare_links(uri: str, numbers: list[int], latest: dict[bytes, int]) -> _Portion:
+def _compare_links(
+    uri: str, numbers: list[int], latest: dict[bytes, int], swept: list[tuple[int, Leaves]]
+) -> _Portion:
     """Compare the records that these links have the last word on."""
     with open_proven(uri) as (writer, cursor):
         expected: dict[str, dict[str, tuple[bytes, bytes]]] = {}
@@ -302,10 +315,17 @@ def _compare_links(uri: str, numbers: list[int], latest: dict[bytes, int]) -> _P
             leaves = _leaves(link)
             for record_id, shape, digests in leaves.records:
                 if latest.get(record_id, link.number) == link.number:
-                    expected[record_id.hex()] = leaves.digests(shape, digests)
+                    of_tables = leaves.digests(shape, digests)
+                    gone = LEDGER in of_tables and _swept(swept, record_id, link.number)
+                    expected[record_id.hex()] = {} if gone else of_tables
         found = compare_records(writer, cursor, expected)
     calls = [bytes.fromhex(one) for one, tables in expected.items() if LEDGER in tables]
     return _Portion(calls, found.differences, found.added)
+
+
+def _swept(swept: list[tuple[int, Leaves]], record_id: bytes, since: int = 0) -> bool:
+    """Whether a link after this number took the call out with others around it."""
+    return any(number > since and leaves.sweep(record_id) for number, leaves in swept)
 
 
 def _added(cursor: Any, proven: list[bytes], first: Link | None) -> Iterator[Difference]:
@@ -324,8 +344,10 @@ def _without_later(
 ) -> list[Difference]:
     """The differences that no link tells of that was written while we compared."""
     later: dict[str, dict[str, tuple[bytes, bytes]]] = {}
+    named = {one.id: _bytes(one.id) for one in differences if one.table != CHAIN}
     for link in links(cursor, f"WHERE number > {chain.sizes[-1][0] if chain.sizes else 0}"):
         leaves = _leaves(link)
+        later.update((one, {}) for one, record_id in named.items() if leaves.sweep(record_id))
         for record_id, shape, digests in leaves.records:
             later[record_id.hex()] = leaves.digests(shape, digests)
         for leaf in leaves.rows:

@@ -5,70 +5,83 @@ is another (rows in another order, a number printed in another way, a separator 
 the record is read row by row instead, so this only ever saves time.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
-from flowledger.store.leaves import KEPT, Kept
+from flowledger.store.leaves import KEPT, NOTHING, SEPARATOR, Kept
 from flowledger.store.writers import Writer
 
 __all__ = ["prepare", "texts_between"]
 
 FLOATS = frozenset(
     (
-        *("value", "input_cost", "output_cost", "total_cost", "latency_ms"),
+        *("input_cost", "output_cost", "total_cost", "latency_ms"),
         *("time_to_first_token_ms", "audio_seconds", "cost_usd", "input_cost_usd"),
         *("output_cost_usd", "confidence", "template_match"),
     )
 )
 BOOLEANS = frozenset(("is_nan", "success"))
-NUMBERED = ("metrics", "latest_metrics", "trace_info", "spans", "llm_calls")
+METRICS = ("metrics", "latest_metrics")
 
 
 def prepare(writer: Writer, cursor: Any) -> None:
-    """Have the database print floats with 15 significant digits."""
+    """Have PostgreSQL print floats with 15 significant digits."""
     if writer.mark == "%s":
         cursor.execute("SET extra_float_digits = 0")
 
 
 def texts_between(
     writer: Writer, cursor: Any, table: str, first: str, last: str
-) -> Iterator[tuple[str, bytes]]:
+) -> list[tuple[str, bytes]]:
     """The ids of records and the text of their rows in a table, from one id to another."""
     kept = KEPT[table]
     cursor.execute(_query(writer, table, kept), (kept.prefix + first, kept.prefix + last))
     cut = len(kept.prefix)
-    for owner, text in cursor:
-        yield owner[cut:], text if isinstance(text, bytes) else text.encode()
+    if writer.mark == "?":
+        return [(owner[cut:], text) for owner, text in cursor]
+    return [(owner[cut:], text.encode()) for owner, text in cursor]
 
 
 def _query(writer: Writer, table: str, kept: Kept) -> str:
     sqlite = writer.mark == "?"
-    separator = "char(31)" if sqlite else "chr(31)"
-    one = f" || {separator} || ".join(_cell(table, name, sqlite) for name in kept.cells)
+    one = _row_of_sqlite(table, kept) if sqlite else _row_of_postgresql(kept)
+    if not kept.keys:
+        text, groups = f"'1{SEPARATOR}' || {one}", ""
+    else:
+        joined = "group_concat" if sqlite else "string_agg"
+        text = f"{_count(table, sqlite)} || '{SEPARATOR}' || {joined}({one}, '{SEPARATOR}')"
+        groups = f" GROUP BY {kept.owner}"
+    if sqlite:  # its texts would be decoded only to be encoded again
+        text = f"CAST({text} AS BLOB)"
     where = f"{kept.owner} BETWEEN {writer.mark} AND {writer.mark}"
     if table == "entity_associations":
         where += " AND source_type = 'trace'"
-    if not kept.keys:
-        text = _bytes(f"1 || {separator} || {one}", sqlite)
-        return f"SELECT {kept.owner}, {text} FROM {table} WHERE {where}"
-    joined = f"group_concat({one}, {separator})" if sqlite else f"string_agg({one}, {separator})"
-    text = _bytes(f"count(*) || {separator} || {joined}", sqlite)
-    return f"SELECT {kept.owner}, {text} FROM {table} WHERE {where} GROUP BY {kept.owner}"
+    return f"SELECT {kept.owner}, {text} FROM {table} WHERE {where}{groups}"
 
 
-def _bytes(text: str, sqlite: bool) -> str:
-    """SQLite's texts would be decoded only to be encoded again."""
-    return f"CAST({text} AS BLOB)" if sqlite else text
+def _count(table: str, sqlite: bool) -> str:
+    """How many rows there are; of metrics those whose value is a number, as it must be."""
+    return "sum(typeof(value) = 'real')" if sqlite and table in METRICS else "count(*)"
 
 
-def _cell(table: str, name: str, sqlite: bool) -> str:
-    nothing = "char(30)" if sqlite else "chr(30)"
-    is_float = name in FLOATS and table in NUMBERED
-    if not sqlite:
-        value = f"{name}::int" if name in BOOLEANS else name
-        return f"COALESCE(({value})::text, {nothing})"
-    if is_float:
-        whole = f"{name} = CAST({name} AS INTEGER) AND abs({name}) < 1e15"
-        text = f"CASE WHEN {whole} THEN CAST({name} AS INTEGER) ELSE printf('%.15g', {name}) END"
-        return f"CASE WHEN {name} IS NULL THEN {nothing} ELSE {text} END"
-    return f"ifnull({name}, {nothing})"
+def _row_of_sqlite(table: str, kept: Kept) -> str:
+    """One call of a function: every `||` copies all that stands before it."""
+    if table in METRICS:  # a fifth of all rows; nothing in them is ever NULL
+        formats = ["%.15g" if name == "value" else "%s" for name in kept.cells]
+        return f"format('{SEPARATOR.join(formats)}', {', '.join(kept.cells)})"
+    cells = [_cell_of_sqlite(name) for name in kept.cells]
+    if len(cells) == 2:
+        return f" || '{SEPARATOR}' || ".join(cells)
+    return f"format('{SEPARATOR.join(['%s'] * len(cells))}', {', '.join(cells)})"
+
+
+def _cell_of_sqlite(name: str) -> str:
+    value = f"ifnull({name}, '{NOTHING}')"
+    if name in FLOATS:  # what is no number would be printed as one
+        return f"iif(typeof({name}) = 'real', format('%.15g', {name}), {value})"
+    return value
+
+
+def _row_of_postgresql(kept: Kept) -> str:
+    values = [f"{name}::int" if name in BOOLEANS else name for name in kept.cells]
+    cells = ", ".join(f"COALESCE(({value})::text, '{NOTHING}')" for value in values)
+    return f"concat_ws('{SEPARATOR}', {cells})"

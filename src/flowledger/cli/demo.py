@@ -50,6 +50,7 @@ HISTORY_DAYS = 60  # so that 30 of them have 30 before them to be compared with
     type=click.IntRange(1, 65535),
     help="Of the server.  [default: the first free one from 5000 on]",
 )
+@click.option("--json", "as_json", is_flag=True, help="With --once: print the numbers as JSON.")
 def command(
     calls: int | None,
     stub: bool,
@@ -57,6 +58,7 @@ def command(
     history_days: int | None,
     once: bool,
     port: int | None,
+    as_json: bool,
 ) -> None:
     """See it work: a small application, its calls, and what the ledger says.
 
@@ -76,6 +78,8 @@ def command(
       flowledger demo --calls 50 --history 0
       MLFLOW_TRACKING_URI=postgresql://me@db/mlflow flowledger demo
     """
+    if as_json and not once:
+        raise click.UsageError("--json goes with --once: a server prints no numbers")
     real = bool(os.environ.get("OPENAI_API_KEY")) and not stub
     limit = calls or (REAL_CALLS if real else SAMPLE_CALLS)
     total = check(SAMPLE, limit)
@@ -91,6 +95,7 @@ def command(
         served=not once,
         history_days=history_days,
         default_history_days=0 if once or real else HISTORY_DAYS,
+        as_json=as_json,
     )
     code = perform(plan)
     if code == 0 and not once:

@@ -177,6 +177,13 @@ def _store_problems(store: StoreState) -> Iterator[Problem]:
             "not tested with: calls go through MLflow's public API, slower",
             do="run `mlflow db upgrade` if its MLflow is older, or upgrade flowledger",
         )
+    if store.months_ahead is not None and store.months_ahead < 1:
+        yield Problem(
+            what="calls are kept by month, and the next month is not made: its calls will be stored"
+            " with those of no month, from where they are moved later",
+            do="run `flowledger migrate` as the owner of the tables, from cron once a month where "
+            "servers may not change tables",
+        )
 
 
 def waiting(journal: JournalState) -> str:

@@ -142,10 +142,14 @@ def _cells(found: "Source") -> list[str]:
 
 @command.command("remove")
 @click.argument("path")
-def remove(path: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def remove(path: str, as_json: bool) -> None:
     """Remove a document, by the path that `list` shows, or any that leads to it."""
     from flowledger.chat.library import opened
 
     if not (opened().remove(path) or opened().remove(str(Path(path).absolute()))):
         raise NotFound(f"there is no document {path}")
-    click.echo(f"removed {path}")
+    if as_json:
+        print_json({"removed": path})
+    else:
+        click.echo(f"removed {path}")

@@ -63,6 +63,8 @@ def _store(store: StoreState) -> Iterator[str]:
         yield _line("MLflow revision", f"{store.revision} ({known} with this flowledger)")
     if store.last_ms is not None:
         yield _line("latest call", f"{moment(store.last_ms)} UTC")
+    if store.months_ahead is not None:
+        yield _line("kept by month", f"{max(store.months_ahead, 0)} months after this one are made")
     if store.dropped:
         yield _line("dropped so far", f"{store.dropped:,} records had no room in a journal")
 

@@ -1,18 +1,14 @@
 """`flowledger erase`: a user's right to be forgotten, done and proven."""
 
 import sys
-from pathlib import Path
 
 import click
 import msgspec
 
 from flowledger import config
+from flowledger.cli.leftovers import forget_turns, ship
 from flowledger.cli.taking_out import asked, confirm, need_packages, os_user, progress, told
 from flowledger.cli.text import print_json
-from flowledger.config import Settings
-from flowledger.shipping.collector import Collector, collector_lock
-
-SHIP_SECONDS = 60.0
 
 
 @click.command()
@@ -40,25 +36,36 @@ def command(
       flowledger erase --user ana --reason "request of 3 May" --yes
     """
     need_packages()
-    from flowledger.audit.erasure import count, erase, sessions_of
-    from flowledger.audit.files import of_user, remove_rejected, waiting
+    from flowledger.audit.erasure import count, erase, records_of, sessions_of
+    from flowledger.audit.files import (
+        of_user,
+        overwrite_shipped,
+        owners_of_rejected,
+        remove_rejected,
+        waiting,
+    )
 
     settings = config.load()
-    uri = settings.tracking_uri
+    uri, folder = settings.tracking_uri, settings.journal_folder
     theirs = count(uri, user_id=user_id)
-    waits = waiting(settings.journal_folder, of_user(user_id))
+    waits = waiting(folder, of_user(user_id))
     if dry_run:
         _say(as_json, {"calls": theirs.calls, "jobs": theirs.jobs, "waiting": waits}, "would erase")
         return
     confirm(f"erase {theirs.calls:,} calls and {theirs.jobs:,} jobs of {user_id}", yes=yes)
     if waits:
-        _ship(settings)
-    turns = _forget(settings, sessions_of(uri, user_id))
+        ship(settings)
+    sessions = sessions_of(uri, user_id)
+    turns = forget_turns(settings, lambda kept: sum(map(kept.forget, sessions)))
+    # Before their records in the database, which say whose those are that name nobody.
+    named, others = owners_of_rejected(folder, user_id)
+    unwanted = of_user(user_id, named | records_of(uri, user_id, others))
+    rejected = remove_rejected(folder, unwanted)
     done = erase(
         uri, user_id, by=by or os_user(), reason=reason, vacuum=not no_vacuum, progress=progress
     )
-    rejected = remove_rejected(settings.journal_folder, of_user(user_id))
-    left = waiting(settings.journal_folder, of_user(user_id))
+    overwrite_shipped(folder)
+    left = waiting(folder, unwanted)
     if as_json:
         extra = {"turns": turns, "rejected": rejected, "waiting": left}
         print_json({**msgspec.structs.asdict(done), **extra})
@@ -67,7 +74,7 @@ def command(
             click.echo(line)
         click.echo(f"{turns:,} chat turns and {rejected:,} rejected records are deleted")
         if left:
-            click.echo(f"NOT erased: {left:,} records still wait in {settings.journal_folder}")
+            click.echo(f"NOT erased: {left:,} records still wait in {folder}")
             click.echo("run `flowledger collect --once`, then this command again")
     sys.exit(1 if left or done.unreached else 0)
 
@@ -80,32 +87,3 @@ def _say(as_json: bool, counts: dict[str, int], what: str) -> None:
             f"{what} {counts['calls']:,} calls and {counts['jobs']:,} jobs;"
             f" {counts['waiting']:,} records wait in this host's journals"
         )
-
-
-def _ship(settings: Settings) -> None:
-    """Have what waits stored first, so that it is erased with the rest."""
-    folder = settings.journal_folder
-    with collector_lock(folder) as ours:
-        if ours():
-            Collector(folder, settings.destination, settings.token).run_once(timeout=SHIP_SECONDS)
-
-
-def _forget(settings: Settings, sessions: list[str]) -> int:
-    """Delete a user's conversations from the chat store, where there is one."""
-    store = settings.chat_store or f"sqlite:///{Path(settings.home, 'chat.db')}"
-    path = Path(store.partition(":///")[2])
-    if not sessions or (store.startswith("sqlite") and not path.is_file()):
-        return 0
-    from flowledger.chat import library
-
-    kept = library.opened()
-    turns = sum(kept.forget(session) for session in sessions)
-    kept.close()
-    if store.startswith("sqlite"):
-        import sqlite3
-        from contextlib import closing
-
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return turns

@@ -26,6 +26,7 @@ PROGRESS_SECONDS = 0.5
     type=click.Choice(FORMATS),
     help="Without it, what the name of --output ends with, else jsonl.",
 )
+@click.option("--json", "form", flag_value="jsonl", help="The same as --format jsonl.")
 @click.option(
     "-o",
     "--output",

@@ -68,12 +68,16 @@ def list_(as_json: bool, uri: str | None) -> None:
 
 @command.command("revoke")
 @click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @backend_store_uri
-def revoke(name: str, uri: str | None) -> None:
+def revoke(name: str, as_json: bool, uri: str | None) -> None:
     """Take the key called NAME back: the next request with it is refused."""
     with _keys(uri, make=False) as keys:
         keys.revoke(name)
-    click.echo(f"the key {name} is revoked")
+    if as_json:
+        print_json({"revoked": name})
+    else:
+        click.echo(f"the key {name} is revoked")
 
 
 @command.command("signing")

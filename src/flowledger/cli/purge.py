@@ -4,8 +4,10 @@ import sys
 import time
 
 import click
+import msgspec
 
 from flowledger import config
+from flowledger.cli.leftovers import forget_turns
 from flowledger.cli.taking_out import asked, confirm, need_packages, os_user, progress, told
 from flowledger.cli.text import moment, print_json
 from flowledger.errors import ConfigError
@@ -28,9 +30,10 @@ def command(
     """Take old content out of the record, for good.
 
     Prompts, answers, tools, errors and files of calls that began before are deleted from MLflow's
-    tables and ours; who, why, which model, tokens and costs stay. With --everything the calls
-    themselves go too, from every sum as well; jobs around them stay, without their content. The
-    chain says what was purged. Killed in the middle, the same command goes on.
+    tables and ours, and so are chat turns and what was rejected on this host; who, why, which
+    model, tokens and costs stay. With --everything the calls themselves go too, from every sum as
+    well; jobs around them stay, without their content. The chain says what was purged. Killed in
+    the middle, the same command goes on.
 
     \b
     Examples:
@@ -40,12 +43,14 @@ def command(
     """
     need_packages()
     from flowledger.audit.erasure import count, purge
+    from flowledger.audit.files import began_before, overwrite_shipped, remove_rejected
     from flowledger.audit.policy import seconds_of
 
     age = seconds_of(older_than, "--older-than")
     if age == 0:
         raise ConfigError("--older-than must be more than 0")
-    uri = config.load().tracking_uri
+    settings = config.load()
+    uri = settings.tracking_uri
     before_ms = time.time_ns() // 1_000_000 - age * 1000
     there = count(uri, before_ms=before_ms, everything=everything)
     what = "whole calls" if everything else "the content of calls"
@@ -57,6 +62,8 @@ def command(
             click.echo(f"would purge {what} {when}: {there.calls:,} calls, {there.jobs:,} jobs")
         return
     confirm(f"purge {what} {when}: {there.calls:,} calls and {there.jobs:,} jobs", yes=yes)
+    turns = forget_turns(settings, lambda kept: kept.forget_before(before_ms))
+    rejected = remove_rejected(settings.journal_folder, began_before(before_ms))
     done = purge(
         uri,
         before_ms,
@@ -66,9 +73,11 @@ def command(
         vacuum=not no_vacuum,
         progress=progress,
     )
+    overwrite_shipped(settings.journal_folder)
     if as_json:
-        print_json(done)
+        print_json({**msgspec.structs.asdict(done), "turns": turns, "rejected": rejected})
     else:
         for line in told(done):
             click.echo(line)
+        click.echo(f"{turns:,} chat turns and {rejected:,} rejected records are deleted")
     sys.exit(1 if done.unreached else 0)

@@ -26,7 +26,8 @@ from flowledger.cli.playback.performance import Plan, perform
     show_default=True,
     help="How many calls may be under way at once.",
 )
-def command(file: Path, speed: float, limit: int | None, concurrency: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(file: Path, speed: float, limit: int | None, concurrency: int, as_json: bool) -> None:
     """Replay a trace of LLM arrivals through the real openai client and a stub server.
 
     FILE is a CSV with the columns TIMESTAMP, ContextTokens and GeneratedTokens, as in the Azure LLM
@@ -49,5 +50,6 @@ def command(file: Path, speed: float, limit: int | None, concurrency: int) -> No
         speed=speed,
         concurrency=concurrency,
         model=None,
+        as_json=as_json,
     )
     sys.exit(perform(plan))

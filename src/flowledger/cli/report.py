@@ -25,6 +25,7 @@ SUFFIXES = {"html": "html", "htm": "html", "pdf": "pdf", "md": "md", "json": "js
     type=click.Choice(["html", "pdf", "md", "json"]),
     help="Without it, what the name of --output ends with, else md.",
 )
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option(
     "-o",
     "--output",

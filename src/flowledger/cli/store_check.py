@@ -22,6 +22,7 @@ class StoreState(msgspec.Struct, frozen=True, kw_only=True):
 
     `tested` is None where MLflow's revision is unknown or does not matter. `last_ms` is when the
     latest call began, Unix milliseconds. `dropped` counts records applications had no room for.
+    `months_ahead` counts months after this one that are made, where calls are kept by month.
     """
 
     place: str
@@ -32,6 +33,7 @@ class StoreState(msgspec.Struct, frozen=True, kw_only=True):
     records: int | None = None
     last_ms: int | None = None
     dropped: int = 0
+    months_ahead: int | None = None
 
 
 def look_at_store(settings: Settings) -> StoreState:
@@ -93,7 +95,7 @@ def _database(uri: str, place: str) -> StoreState:
             place=place, revision=revision, summary="it answers, and holds no ledger yet"
         )
         try:
-            size, losses = ledger.size(), ledger.losses()
+            size, losses, parts = ledger.size(), ledger.losses(), ledger.parts()
         except NotFound:
             return empty
     return msgspec.structs.replace(
@@ -102,6 +104,7 @@ def _database(uri: str, place: str) -> StoreState:
         records=size.records,
         last_ms=size.last_ms,
         dropped=losses.dropped,
+        months_ahead=parts.ahead if parts.by_month else None,
     )
 
 

@@ -1,5 +1,7 @@
 """Where the dashboard's pages are, and what every answer of it has in common."""
 
+import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -32,8 +34,12 @@ SAFE = {
 }
 NEVER_KEPT = {"Cache-Control": "no-store"}
 KEPT = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
-AWAY = "The database does not answer now. Nothing is lost: try again in a moment."
-FAULT = "This is a fault of ours: the server's log says more."
+AWAY = (
+    "The database does not answer now. Nothing is lost: try again in a moment, and where that does"
+    " not help choose a shorter window."
+)
+FAULT = "This is a fault of ours: the server's log says more, under request {}."
+_log = logging.getLogger("flowledger.dashboard")
 
 
 def router(asker: Asker) -> APIRouter:
@@ -63,6 +69,8 @@ class _PageRoute(APIRoute):
                 response: Response = await handle(request)
             except (HTTPException, RequestValidationError, FlowledgerError) as exc:
                 response = await run_in_threadpool(_problem, request, exc)
+            except Exception as exc:  # noqa: BLE001 - whoever waits for a page gets one
+                response = await run_in_threadpool(_fault, request, exc)
             for name, value in SAFE.items():
                 response.headers.setdefault(name, value)
             return response
@@ -157,6 +165,15 @@ def _around(request: Request) -> View:
     return View(base=_base(request), path="?", given={}, compared=())
 
 
+def _fault(request: Request, exc: Exception) -> Response:
+    """The page of a fault of ours: its log says what it was, under the same id."""
+    request_id = secrets.token_hex(8)
+    _log.error("request %s of %s failed", request_id, request.url.path, exc_info=exc)
+    response = _problem(request, HTTPException(500, FAULT.format(request_id)))
+    response.headers["X-Request-ID"] = request_id
+    return response
+
+
 def _told(exc: Exception) -> tuple[int, str, dict[str, str]]:
     if isinstance(exc, HTTPException):
         return exc.status_code, str(exc.detail), dict(exc.headers or {})
@@ -166,7 +183,7 @@ def _told(exc: Exception) -> tuple[int, str, dict[str, str]]:
         return 422, str(exc), {}
     if isinstance(exc, StoreError):
         return 503, AWAY, {"Retry-After": "1"}
-    return 500, FAULT, {}
+    return 400, str(exc), {}
 
 
 def _title(status: int) -> str:

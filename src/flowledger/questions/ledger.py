@@ -31,6 +31,7 @@ from flowledger.questions.rows import (
 from flowledger.questions.steps import Steps
 from flowledger.questions.window import ALWAYS, Filters, Window
 from flowledger.store.connections import USUAL
+from flowledger.store.partitions import Parts, look
 
 __all__ = ["Ledger"]
 
@@ -152,6 +153,11 @@ class Ledger:
                 return None
         revision: str | None = self._value("mlflow_revision")
         return revision
+
+    def parts(self) -> Parts:
+        """How the table of calls is kept: in one, or by month."""
+        with reading(self._engine, self.place) as connection:
+            return look(connection)
 
     def call(self, wanted: str, readable: Collection[int] | None = None) -> StoredCall:
         """Everything kept about one call.

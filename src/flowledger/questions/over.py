@@ -10,13 +10,11 @@ import msgspec
 
 from flowledger.errors import QuestionError
 from flowledger.questions.groups import Group, Groups
-from flowledger.questions.missing import COUNTED, LACKS
 from flowledger.questions.rows import (
     EveryCall,
     FailedCall,
     Found,
     Lag,
-    Missing,
     Page,
     Percentiles,
     Period,
@@ -275,27 +273,6 @@ class Over:
         """The latest calls that failed."""
         return self._latest(FailedCall, "failed_calls", limit)
 
-    def missing(self, examples: int = 3) -> list[Missing]:
-        """What calls lack that an audit asks for: of each thing how many, and the latest of them.
-
-        Counted over all calls that asked a model. Asked for are `user_id`, `session_id`,
-        `audit_reason` and `model`; `total_tokens` and `cost_usd` where a model answered;
-        `error_type` where a call failed. What no call lacks is left out.
-        """
-        sources = self._sources()
-        holes = {"calls": sources.calls, "counted": COUNTED}
-        [counts] = self._ask(_Lacking, "missing_counts", sources, holes)
-        return [
-            Missing(what=name, calls=calls, latest=self._lacking(sources, name, examples))
-            for name, calls in msgspec.structs.asdict(counts).items()
-            if calls
-        ]
-
-    def _lacking(self, sources: Sources, name: str, limit: int) -> list[str]:
-        holes = {"calls": sources.calls, "lacks": LACKS[name]}
-        rows = self._ask(_Id, "missing_calls", sources, holes, limit=_bounded(limit))
-        return [row.id for row in rows]
-
     def runs(self, limit: int = 20) -> list[Run]:
         """The latest calls that asked a model, with what a list of runs shows of them."""
         return self._latest(Run, "run_details", limit)
@@ -492,13 +469,6 @@ class _Histogram(_Bucket):
 
 class _NumberedHistogram(_Histogram):
     period: int
-
-
-class _Id(msgspec.Struct):
-    id: str
-
-
-_Lacking = msgspec.defstruct("_Lacking", [(name, int) for name in LACKS])
 
 
 class _AnySlice(Sums, frozen=True):

@@ -23,7 +23,6 @@ __all__ = [
     "Lag",
     "LedgerSize",
     "Losses",
-    "Missing",
     "Page",
     "Percentiles",
     "Period",
@@ -356,14 +355,6 @@ class FailedCall(_Row, frozen=True):
     user_role: str | None
     module: str | None
     tab: str | None
-
-
-class Missing(_Row, frozen=True):
-    """A thing that so many calls lack, and the ids of the latest of them."""
-
-    what: str
-    calls: int
-    latest: list[str]
 
 
 class Run(_Row, frozen=True):

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from flowledger.errors import StoreUnavailable
+from flowledger.store.partitions import look
 from flowledger.store.schema import UNKNOWN_STEP, migrate, refuse_unknown
 from flowledger.store.writers import answering, open_writer
 
@@ -88,6 +89,16 @@ class Database:
         """
         kind = "sqlite" if self._file else "postgresql"
         return int(self._scalar(SIZE[kind]))
+
+    def months_ahead(self) -> int | None:
+        """How many months after this one have a place for calls; None where they are in one table.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        with answering(), self.engine.connect() as connection:
+            parts = look(connection)
+        return parts.ahead if parts.by_month else None
 
     def experiment_name(self, experiment_id: int) -> str | None:
         """The name of one of MLflow's experiments, None where there is no such.

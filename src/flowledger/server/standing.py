@@ -48,6 +48,7 @@ class Standing(Collector):
     latency: of the calls of the last ten minutes.
     dropped: records that applications counted but could not keep, ever.
     database_bytes: what the database takes.
+    months_ahead: months after this one that calls have a place for, where they are kept by month.
     """
 
     counts: Mapping[str, int]
@@ -57,6 +58,7 @@ class Standing(Collector):
     latency: Percentiles
     dropped: int
     database_bytes: int
+    months_ahead: int | None = None
 
     def collect(self) -> Iterator[Metric]:
         """One family a number."""
@@ -68,6 +70,12 @@ class Standing(Collector):
             self.dropped,
         )
         yield _gauge("flowledger_database_bytes", "What the database takes.", self.database_bytes)
+        if self.months_ahead is not None:
+            yield _gauge(
+                "flowledger_months_ahead",
+                "Months after this one that calls have a place for; -1 without one for this month.",
+                self.months_ahead,
+            )
         yield self._recent_calls()
         yield self._recent_latency()
         yield _by_feature(
@@ -184,6 +192,7 @@ def ask_standing(ledger: Ledger, database: Database, most: int) -> Standing:
         latency=recent.percentiles(),
         dropped=ledger.losses().dropped,
         database_bytes=database.size(),
+        months_ahead=database.months_ahead(),
     )
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import re
 import threading
 import time
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from flowledger import logs
 from flowledger.config import Destination
-from flowledger.errors import RecordError, StoreMisconfigured, StoreUnavailable
+from flowledger.errors import FlowledgerError, RecordError, StoreMisconfigured, StoreUnavailable
 from flowledger.records import Artifact, Call, Gap, Gone, Producer, decode, new_id, number_of
 from flowledger.store import Refusal, chain
 from flowledger.store.artifacts import Artifacts
@@ -25,6 +26,7 @@ from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
 from flowledger.store.job_writing import end_jobs, experiments_of, write_pieces
 from flowledger.store.leaves import KEPT, Leaves, leaves_of
+from flowledger.store.partitions import keep_ahead
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
@@ -46,6 +48,7 @@ sa.event.listen(sa.Engine, "do_connect", without_prepared_statements)
 FIRST_ANALYZE = 2_000
 LONGEST_REASON = 200  # what a database says of a record may quote it
 REPAIR_SECONDS = 60.0
+MONTHS_SECONDS = 3600.0
 
 _Errors: TypeAlias = tuple[type[Exception], ...]
 _id = re.compile(r"[0-9a-f]{32}")
@@ -123,6 +126,7 @@ class BulkSink:
         self._stored = 0
         self._analyze_at = FIRST_ANALYZE
         self._repair_at = 0.0
+        self._months_at = 0.0
 
     batch_bytes = 2 << 20
 
@@ -139,6 +143,7 @@ class BulkSink:
             refused += self._deliver_artifacts(batch, {refusal.place for refusal in refused})
             self._keep_statistics_fresh(len(batch.entries))
             self._repair_now_and_then()
+            self._make_months_now_and_then()
         self._note_refused(payloads, [*refusals, *refused])
         return [*refusals, *refused]
 
@@ -339,6 +344,17 @@ class BulkSink:
         else:
             self._repair_at = time.monotonic() + REPAIR_SECONDS
 
+    def _make_months_now_and_then(self) -> None:
+        """Where calls are kept by month, make those that are missing before they begin."""
+        if time.monotonic() < self._months_at:
+            return
+        # Not all workers at once: who makes them keeps the others from storing for a moment.
+        self._months_at = time.monotonic() + random.uniform(0.5, 1.5) * MONTHS_SECONDS
+        try:
+            keep_ahead(self._writer.engine)
+        except (FlowledgerError, sa.exc.SQLAlchemyError) as exc:  # the default partition takes them
+            logs.warn("store", "the months ahead cannot be made: %s", _first_line(exc))
+
     def _analyze(self) -> None:
         with suppress(sa.exc.SQLAlchemyError):
             self._writer.analyze()
@@ -421,6 +437,10 @@ def _is_about_experiments(exc: Exception) -> bool:
 
 def _reason(exc: Exception) -> str:
     return f"the database refuses it: {exc}"[:1000]
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0]
 
 
 def _of_mlflow(exc: MlflowException) -> StoreUnavailable | StoreMisconfigured:

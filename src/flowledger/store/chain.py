@@ -71,7 +71,7 @@ def append(
         number=number + 1,
         kind=kind,
         at_ms=time.time_ns() // 1_000_000,
-        records=len(leaves.records) + len(leaves.rows),
+        records=leaves.size,
         note=msgspec.json.encode(note).decode() if note else "",
         leaves=_encode(leaves),
         hash="",

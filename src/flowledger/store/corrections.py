@@ -6,7 +6,7 @@ from typing import Any
 from flowledger.store import rollup
 from flowledger.store.writers import Writer
 
-__all__ = ["remove_rows", "sum_again"]
+__all__ = ["remove_rows", "sum_again", "sum_owners_again", "touched_days"]
 
 MS_OF_A_DAY = 86_400_000
 # Each table with the column that names a call, what refers to a row before the row itself.
@@ -34,10 +34,7 @@ def remove_rows(writer: Writer, cursor: Any, ids: Sequence[str]) -> set[int]:
 
     Nobody else writes until the transaction ends, so `sum_again` sees every call.
     """
-    writer.lock(cursor)
-    days = f"SELECT DISTINCT start_ms / {MS_OF_A_DAY} FROM llm_calls WHERE id IN ({{ids}})"
-    writer.among(cursor, days, ids)
-    touched = {int(row[0]) for row in cursor.fetchall()}
+    touched = touched_days(writer, cursor, ids)
     traces = [f"tr-{call_id}" for call_id in ids]
     for tables, names in ((OF_A_TRACE, traces), (OF_A_RUN, ids)):
         for table, column in tables.items():
@@ -45,7 +42,21 @@ def remove_rows(writer: Writer, cursor: Any, ids: Sequence[str]) -> set[int]:
     return touched
 
 
+def touched_days(writer: Writer, cursor: Any, ids: Sequence[str]) -> set[int]:
+    """The days, since 1970, of these calls; nobody else writes until the transaction ends."""
+    writer.lock(cursor)
+    days = f"SELECT DISTINCT start_ms / {MS_OF_A_DAY} FROM llm_calls WHERE id IN ({{ids}})"
+    writer.among(cursor, days, ids)
+    return {int(row[0]) for row in cursor.fetchall()}
+
+
 def sum_again(cursor: Any, days: set[int]) -> None:
     """Make the sums of these days hold again."""
     for day in sorted(days):
         rollup.rebuild(cursor.execute, day, day)
+
+
+def sum_owners_again(cursor: Any, days: set[int]) -> None:
+    """Make the sums of these days hold again by what an erasure takes from a call."""
+    for day in sorted(days):
+        rollup.rebuild_facets(cursor.execute, day, ("user_id", "intent", "module"))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from flowledger.latency import bucket_of
 
-__all__ = ["MAX_TEXT", "Derived", "derive", "ledger_text", "own_tag"]
+__all__ = ["MAX_TEXT", "Derived", "derive", "group_of", "ledger_text", "own_tag"]
 
 MAX_TEXT = 8000
 LARGEST_SCORE = 1e9  # PostgreSQL refuses squares that are out of range, and
@@ -48,9 +48,18 @@ def derive(
 ) -> Derived:
     """What follows from these columns and from the caller's own metrics and tags."""
     dspy_version = ledger_text(own_tag(tags, "dspy_version"))
-    named = (feature, persona_id, provider, model, prompt_version, dspy_version, error_type)
     return Derived(
-        group_id=_hash(experiment_id, success, *named),
+        group_id=group_of(
+            experiment_id=experiment_id,
+            feature=feature,
+            persona_id=persona_id,
+            provider=provider,
+            model=model,
+            prompt_version=prompt_version,
+            dspy_version=dspy_version,
+            success=success,
+            error_type=error_type,
+        ),
         latency_bucket=bucket_of(latency_ms),
         confidence=_score(metrics, CONFIDENCES),
         template_match=_score(metrics, TEMPLATE_MATCHES),
@@ -59,6 +68,23 @@ def derive(
         tab=ledger_text(own_tag(tags, "current_tab")),
         dspy_version=dspy_version,
     )
+
+
+def group_of(
+    *,
+    experiment_id: int,
+    feature: str | None,
+    persona_id: str | None,
+    provider: str | None,
+    model: str | None,
+    prompt_version: str | None,
+    dspy_version: str | None,
+    success: bool,
+    error_type: str | None,
+) -> int:
+    """The id of a group, which is a hash of what it is a combination of."""
+    named = (feature, persona_id, provider, model, prompt_version, dspy_version, error_type)
+    return _hash(experiment_id, bool(success), *named)
 
 
 def ledger_text(value: str | None) -> str | None:

@@ -19,6 +19,8 @@ from flowledger.store.rows import COLUMNS, LEDGER
 __all__ = [
     "KEPT",
     "NAMED",
+    "NOTHING",
+    "SEPARATOR",
     "Kept",
     "Leaves",
     "RowLeaf",
@@ -110,11 +112,22 @@ class Leaves(msgspec.Struct, array_like=True):
 
     `shapes` are the combinations of tables, with hashes of the keys in each, that its records have;
     `records` are (id, place of its shape, digests in the order of that shape), `rows` single rows.
+    `swept` are ranges of ids whose calls are all gone: (first, the one after the last, how many).
     """
 
     shapes: list[list[tuple[str, bytes]]] = msgspec.field(default_factory=list)
     records: list[tuple[bytes, int, bytes]] = msgspec.field(default_factory=list)
     rows: list[RowLeaf] = msgspec.field(default_factory=list)
+    swept: list[tuple[bytes, bytes, int]] = msgspec.field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many records they are about."""
+        return len(self.records) + len(self.rows) + sum(calls for _, _, calls in self.swept)
+
+    def sweep(self, record_id: bytes) -> bool:
+        """Whether a call of that id was taken out with others around it."""
+        return any(first <= record_id < beyond for first, beyond, _ in self.swept)
 
     def digests(self, shape: int, digests: bytes) -> dict[str, tuple[bytes, bytes]]:
         """By table: hashes of the keys, and the digest."""

@@ -4,7 +4,7 @@
 calls of some days anew when one of them was changed or deleted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 __all__ = [
     "BOUNDS",
@@ -16,7 +16,9 @@ __all__ = [
     "ROLLED_UP",
     "SUMS",
     "add_calls",
+    "key_text",
     "rebuild",
+    "rebuild_facets",
 ]
 
 HOURS_OF_A_DAY = 24
@@ -66,11 +68,9 @@ _added_up = ", ".join(
 _grouped = ", ".join(f"m.{name}" for name in GROUPED)
 _spans = "CROSS JOIN (SELECT 1 AS span UNION ALL SELECT 24) spans"
 _start = "(hour / span) * span AS start"
-_facets = " UNION ALL ".join(f"SELECT '{name}' AS facet" for name in FACETS)
-_value = " ".join(f"WHEN '{name}' THEN {name}" for name in FACETS)
 
 
-def _key(name: str) -> str:
+def key_text(name: str) -> str:
     """A text as part of a key: cut, and empty where there is none."""
     return f"COALESCE(SUBSTR({name}, 1, {LONGEST}), '') AS {name}"
 
@@ -93,6 +93,22 @@ def _together(table: str, name: str) -> str:
     return f"CASE WHEN {new} {sign} {there} THEN {new} ELSE {there} END"
 
 
+def _facet_sums(names: Sequence[str]) -> str:
+    """Adds to the sums of these facets."""
+    facets = " UNION ALL ".join(f"SELECT '{name}' AS facet" for name in names)
+    value = " ".join(f"WHEN '{name}' THEN {name}" for name in names)
+    return _upsert(
+        "llm_facets",
+        ("span", "facet", "start", "value", "experiment_id", "feature"),
+        MEASURES,
+        f"SELECT span, facet, {_start}, value, experiment_id, feature, {_added_up} FROM ("
+        f"SELECT hour, facet, SUBSTR(CASE facet {value} END, 1, {LONGEST}) AS value,"
+        f" experiment_id, {key_text('feature')}, {_measures}"
+        f" FROM llm_measured CROSS JOIN ({facets}) facets WHERE id IN ({{ids}})"
+        f") faceted {_spans} WHERE value IS NOT NULL",
+    )
+
+
 # `{ids}` stands for a query of the ids to add.
 STATEMENTS = (
     f"INSERT INTO llm_groups (group_id, {', '.join(GROUPED)})"
@@ -110,19 +126,11 @@ STATEMENTS = (
         ("span", "start", *OF_LATENCIES, "latency_bucket"),
         ("calls",),
         f"SELECT span, {_start}, {', '.join(OF_LATENCIES)}, latency_bucket, SUM(calls) FROM ("
-        f"SELECT hour, experiment_id, {_key('feature')}, {_key('model')}, latency_bucket, calls"
-        f" FROM llm_measured WHERE id IN ({{ids}})) measured {_spans} WHERE 1 = 1",
+        f"SELECT hour, experiment_id, {key_text('feature')}, {key_text('model')},"
+        f" latency_bucket, calls FROM llm_measured WHERE id IN ({{ids}}))"
+        f" measured {_spans} WHERE 1 = 1",
     ),
-    _upsert(
-        "llm_facets",
-        ("span", "facet", "start", "value", "experiment_id", "feature"),
-        MEASURES,
-        f"SELECT span, facet, {_start}, value, experiment_id, feature, {_added_up} FROM ("
-        f"SELECT hour, facet, SUBSTR(CASE facet {_value} END, 1, {LONGEST}) AS value,"
-        f" experiment_id, {_key('feature')}, {_measures}"
-        f" FROM llm_measured CROSS JOIN ({_facets}) facets WHERE id IN ({{ids}})"
-        f") faceted {_spans} WHERE value IS NOT NULL",
-    ),
+    _facet_sums(FACETS),
 )
 
 
@@ -144,12 +152,26 @@ def rebuild(execute: Callable[[str], object], first_day: int, last_day: int) -> 
         first_day: days since 1970.
         last_day: included.
     """
-    first, beyond = first_day * HOURS_OF_A_DAY, (last_day + 1) * HOURS_OF_A_DAY
+    hours, ids = _days(first_day, last_day)
     for table in ROLLED_UP:
-        execute(f"DELETE FROM {table} WHERE start >= {first} AND start < {beyond}")
-    ids = (
-        f"SELECT id FROM llm_calls WHERE start_ms >= {first * MS_OF_AN_HOUR}"
-        f" AND start_ms < {beyond * MS_OF_AN_HOUR}"
-    )
+        execute(f"DELETE FROM {table} WHERE {hours}")
     for statement in STATEMENTS:
         execute(statement.replace("{ids}", ids))
+
+
+def rebuild_facets(execute: Callable[[str], object], day: int, names: Sequence[str]) -> None:
+    """The same of one day, for what only these facets know of a call."""
+    hours, ids = _days(day, day)
+    named = ", ".join(f"'{name}'" for name in names)
+    execute(f"DELETE FROM llm_facets WHERE facet IN ({named}) AND {hours}")
+    execute(_facet_sums(names).replace("{ids}", ids))
+
+
+def _days(first_day: int, last_day: int) -> tuple[str, str]:
+    """Which sums are of these days, and a query of the ids of their calls."""
+    first, beyond = first_day * HOURS_OF_A_DAY, (last_day + 1) * HOURS_OF_A_DAY
+    return (
+        f"start >= {first} AND start < {beyond}",
+        f"SELECT id FROM llm_calls WHERE start_ms >= {first * MS_OF_AN_HOUR}"
+        f" AND start_ms < {beyond * MS_OF_AN_HOUR}",
+    )

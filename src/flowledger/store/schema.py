@@ -21,6 +21,7 @@ __all__ = [
     "UNKNOWN_STEP",
     "Migration",
     "applied",
+    "changing",
     "migrate",
     "migrate_back",
     "migrations",
@@ -88,7 +89,7 @@ def migrate(engine: sa.Engine, to: int | None = None) -> list[int]:
     """
     if not _missing(engine, to):
         return []
-    with _changing(engine) as connection:
+    with changing(engine) as connection:
         _make_versions(connection)
         taken = [m for m in migrations() if m.number in _missing_in(connection, to)]
         for migration in taken:
@@ -110,7 +111,7 @@ def migrate_back(engine: sa.Engine, to: int) -> list[int]:
         StoreMisconfigured: this user may not change tables.
     """
     known = {migration.number: migration for migration in migrations()}
-    with _changing(engine) as connection:
+    with changing(engine) as connection:
         taken = sorted((n for n in _applied_in(connection) if n > to), reverse=True)
         if unknown := [n for n in taken if n not in known]:
             raise NotFound(
@@ -160,7 +161,7 @@ def _migration(stem: str, scripts: dict[str, str]) -> Migration:
 
 
 @contextmanager
-def _changing(engine: sa.Engine) -> Iterator[sa.Connection]:
+def changing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction that nobody else changes tables or stores calls beside."""
     try:
         with engine.connect() as connection:

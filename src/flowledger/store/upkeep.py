@@ -9,6 +9,15 @@ import sqlalchemy as sa
 
 from flowledger.errors import ConfigError, NotFound
 from flowledger.store.backfill import repair
+from flowledger.store.partitions import (
+    Month,
+    Parts,
+    Progress,
+    keep_ahead,
+    look,
+    one_table,
+    partition,
+)
 from flowledger.store.schema import Migration, applied, migrate, migrate_back, migrations
 from flowledger.store.writers import answering, open_writer
 
@@ -67,6 +76,26 @@ class Upkeep:
             there = applied(self._engine)
             steps = [m for m in reversed(migrations()) if m.number in there and m.number > to]
             return [Loss(step, _rows(connection, step)) for step in steps]
+
+    def parts(self) -> Parts:
+        """How the table of calls is kept."""
+        with answering(), self._engine.connect() as connection:
+            return look(connection)
+
+    def by_month(self, progress: Progress) -> list[Month]:
+        """Keep calls by month, and make the months that are missing; returns those."""
+        with answering():
+            return partition(self._engine, progress)
+
+    def in_one_table(self, progress: Progress) -> bool:
+        """Keep all calls in one table again; False where they are."""
+        with answering():
+            return one_table(self._engine, progress)
+
+    def keep_ahead(self) -> list[Month]:
+        """Make the months that are missing where calls are kept by month."""
+        with answering():
+            return keep_ahead(self._engine)
 
     def sum_missing(self) -> int:
         """Add up calls that are in no sum, and return how many they were."""

@@ -102,6 +102,12 @@ class Library(Protocol):
     def forget(self, session_id: str) -> int:
         """Delete a session; how many turns it had."""
 
+    def forget_before(self, before_ms: int) -> int:
+        """Delete turns that began before a time, Unix milliseconds; how many there were."""
+
+    def overwrite_freed(self) -> None:
+        """Leave no bytes behind of turns that were deleted."""
+
     def close(self) -> None:
         """Close every connection of this process."""
 

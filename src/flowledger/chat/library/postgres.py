@@ -187,6 +187,19 @@ class PostgresLibrary:
             statement = "DELETE FROM flowledger_turns WHERE session_id = %s"
             return connection.execute(statement, (session_id,)).rowcount
 
+    def forget_before(self, before_ms: int) -> int:
+        """Delete turns that began before a time; how many there were."""
+        with self._transaction() as connection:
+            statement = "DELETE FROM flowledger_turns WHERE started_ms < %s"
+            return connection.execute(statement, (before_ms,)).rowcount
+
+    def overwrite_freed(self) -> None:
+        """Leave no bytes behind of turns that were deleted."""
+        try:
+            self._connected().execute("VACUUM (FULL, ANALYZE) flowledger_turns")
+        except psycopg.Error as exc:
+            raise self._unusable(exc) from exc
+
     def close(self) -> None:
         """Close every connection of this process."""
         with self._lock:
@@ -203,9 +216,11 @@ class PostgresLibrary:
             with connection.transaction():
                 yield connection
         except psycopg.Error as exc:
-            place = without_password(self._uri)
-            told = " ".join(str(exc).split())
-            raise DocumentError(f"the chat store {place} cannot be used: {told}") from exc
+            raise self._unusable(exc) from exc
+
+    def _unusable(self, exc: psycopg.Error) -> DocumentError:
+        place = without_password(self._uri)
+        return DocumentError(f"the chat store {place} cannot be used: {' '.join(str(exc).split())}")
 
     def _connected(self) -> psycopg.Connection[Any]:
         connection = getattr(self._local, "connection", None)

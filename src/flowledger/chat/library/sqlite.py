@@ -175,6 +175,22 @@ class SqliteLibrary:
             statement = "DELETE FROM turns WHERE session_id = ?"
             return connection.execute(statement, (session_id,)).rowcount
 
+    def forget_before(self, before_ms: int) -> int:
+        """Delete turns that began before a time; how many there were."""
+        with self._transaction() as connection:
+            statement = "DELETE FROM turns WHERE started_ms < ?"
+            return connection.execute(statement, (before_ms,)).rowcount
+
+    def overwrite_freed(self) -> None:
+        """Leave no bytes behind of turns that were deleted."""
+        with self._connected() as connection:
+            connection.execute("VACUUM")
+            if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise DocumentError(
+                    f"the chat store {self._path} is being read: deleted turns stay in its log"
+                    " until it is vacuumed again"
+                )
+
     def close(self) -> None:
         """Close every connection of this process."""
         with self._lock:

@@ -6,8 +6,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+from msgspec.structs import asdict
 
 from flowledger.cli.playback.stage import named_by
 from flowledger.cli.text import Column, duration, money, number, print_table
@@ -15,7 +17,7 @@ from flowledger.config import Settings, without_password
 from flowledger.questions import Ledger, Over, Percentiles, Sums
 from flowledger.records import Kind
 
-__all__ = ["print_numbers", "print_ways_to_look"]
+__all__ = ["numbers", "print_numbers", "print_ways_to_look"]
 
 PORT = 5000
 COLUMNS = (
@@ -30,6 +32,16 @@ COLUMNS = (
     Column("p50", right=True),
     Column("p95", right=True),
 )
+
+
+def numbers(ledger: Ledger) -> dict[str, Any]:
+    """The same for JSON: sums and percentiles of all calls, and by feature."""
+    over = ledger.over()
+    speeds = over.percentiles_by("feature")
+    return {
+        "all": {**asdict(over.sums()), **asdict(over.percentiles())},
+        "features": [{**asdict(row), **asdict(speeds[row.value])} for row in over.by("feature")],
+    }
 
 
 def print_numbers(ledger: Ledger, made_here: int) -> None:

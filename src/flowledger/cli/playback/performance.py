@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from flowledger.cli.playback import stage
 from flowledger.cli.playback.arrivals import arrivals_in
 from flowledger.cli.playback.progress import progress
 from flowledger.cli.reading import open_ledger
+from flowledger.cli.text import print_json
 from flowledger.config import Settings, without_password
 from flowledger.errors import FlowledgerError, NotFound
 from flowledger.shipping.loop import read_status
@@ -41,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     count. `model` is a real one to ask for everything; None means the stub server. `hint` is said
     beside who answers. `served` says that a server shows the calls afterwards. `history_days` are
     filled with calls before; None means the default, in a new database of the demo's own.
+    `as_json` prints what is stored as JSON, and tells the rest on standard error.
     """
 
     path: Path
@@ -54,6 +56,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     served: bool = False
     history_days: int | None = 0
     default_history_days: int = 0
+    as_json: bool = False
+
+    def say(self, line: str) -> None:
+        """Tell people how it goes."""
+        click.echo(line, err=self.as_json)
 
 
 def perform(plan: Plan) -> int:
@@ -64,19 +71,22 @@ def perform(plan: Plan) -> int:
         nonlocal made
         made = before + answers
 
+    hurried = msgspec.structs.replace(plan, served=False)
     recorder = stage.open_recorder()
     try:
         _announce(plan, recorder.settings)
         made = before = _write_history(plan, recorder.settings)
         _play(plan, tell)
-        return 0 if _store(recorder, made, STORE_SECONDS, plan.served) else 1
+        return 0 if _store(plan, recorder, made, STORE_SECONDS) else 1
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted after {made:,} calls.")
-        _store(recorder, made, HURRIED_STORE_SECONDS)
+        plan.say(f"\nInterrupted after {made:,} calls.")
+        _store(hurried, recorder, made, HURRIED_STORE_SECONDS)
         return INTERRUPTED
     except FlowledgerError:
         if made:
-            _store(recorder, made, HURRIED_STORE_SECONDS)
+            _store(
+                msgspec.structs.replace(plan, served=False), recorder, made, HURRIED_STORE_SECONDS
+            )
         raise
 
 
@@ -89,8 +99,8 @@ def _announce(plan: Plan, settings: Settings) -> None:
         ("stored in", without_password(settings.tracking_uri)),
     ):
         if value:
-            click.echo(f"{label:<13}{value}")
-    click.echo("")
+            plan.say(f"{label:<13}{value}")
+    plan.say("")
 
 
 def _write_history(plan: Plan, settings: Settings) -> int:
@@ -104,7 +114,7 @@ def _write_history(plan: Plan, settings: Settings) -> int:
     began = time.monotonic()
     calls = write_history(plan.path, days)
     took = time.monotonic() - began
-    click.echo(
+    plan.say(
         f"{calls:,} calls of the {days} days before written down in {took:.1f} s: the same "
         "arrivals, as if they had happened, so that there is something to see."
     )
@@ -125,14 +135,16 @@ def _play(plan: Plan, tell: Tell) -> None:
         application = Application(client_for(address), plan.model)
         player = Player(application, plan.speed, plan.concurrency)
         began = time.monotonic()
-        with progress(plan.total) as show:
+        with nullcontext(_silent) if plan.as_json else progress(plan.total) as show:
             player.play(arrivals_in(plan.path, plan.limit), _both(tell, show))
     took = time.monotonic() - began
-    click.echo(f"{player.made:,} calls made in {took:.1f} s.")
+    plan.say(f"{player.made:,} calls made in {took:.1f} s.")
     if player.late > LATE_SECONDS:
-        click.echo(
-            f"The arrivals fell up to {player.late:.0f} s behind: this is too fast for here."
-        )
+        plan.say(f"The arrivals fell up to {player.late:.0f} s behind: this is too fast for here.")
+
+
+def _silent(answers: int) -> None:
+    pass
 
 
 def _both(first: Tell, second: Tell) -> Tell:
@@ -153,7 +165,7 @@ def _address(plan: Plan) -> Iterator[str | None]:
         yield address
 
 
-def _store(recorder: "Recorder", made: int, patience: float, served: bool = False) -> bool:
+def _store(plan: Plan, recorder: "Recorder", made: int, patience: float) -> bool:
     """Wait for the store and print what it holds; whether it has every call made."""
     began = time.monotonic()
     flushed = flowledger.flush(patience)
@@ -162,27 +174,34 @@ def _store(recorder: "Recorder", made: int, patience: float, served: bool = Fals
         _say_what_waits(recorder.settings, waited)
     if recorder.settings.tracking_uri.partition(":")[0].partition("+")[0] not in DATABASES:
         place = without_password(recorder.settings.tracking_uri)
-        click.echo(f"The calls are in {place}: look at them there. It is no database to ask.")
+        plan.say(f"The calls are in {place}: look at them there. It is no database to ask.")
+        if plan.as_json:
+            print_json({"made": made, "stored": None, "place": place})
         return flushed
     try:
-        return _print_stored(recorder, made, waited, served) and flushed
+        return _print_stored(plan, recorder, made, waited) and flushed
     except NotFound:
-        click.echo("Nothing is stored.")
+        plan.say("Nothing is stored.")
         if made and flushed:
-            click.echo("The calls were taken, though: was the database deleted under a collector?")
+            plan.say("The calls were taken, though: was the database deleted under a collector?")
+        if plan.as_json:
+            place = without_password(recorder.settings.tracking_uri)
+            print_json({"made": made, "stored": 0, "place": place})
         return made == 0
 
 
-def _print_stored(recorder: "Recorder", made: int, waited: float, served: bool) -> bool:
-    from flowledger.cli.playback.outcome import print_numbers, print_ways_to_look
+def _print_stored(plan: Plan, recorder: "Recorder", made: int, waited: float) -> bool:
+    from flowledger.cli.playback.outcome import numbers, print_numbers, print_ways_to_look
 
     with open_ledger(recorder.settings.tracking_uri) as ledger:
         stored = ledger.calls_of_process(recorder.producer_id)
         which = "All" if stored >= made else f"{stored:,}"
-        click.echo(f"{which} of them are stored, {waited:.1f} s after the last one.\n")
-        if ledger.size().records:
+        plan.say(f"{which} of them are stored, {waited:.1f} s after the last one.\n")
+        if plan.as_json:
+            print_json({"made": made, "stored": stored, "place": ledger.place, **numbers(ledger)})
+        elif ledger.size().records:
             print_numbers(ledger, stored)
-            print_ways_to_look(ledger, recorder.settings, served)
+            print_ways_to_look(ledger, recorder.settings, plan.served)
     return stored >= made
 
 

@@ -1,8 +1,11 @@
 """The server that a demo leaves running over what it stored."""
 
 import socket
+import time
+from threading import Thread
 
 import click
+import urllib3
 
 from flowledger.capture import recorder
 from flowledger.cli.playback.performance import DATABASES
@@ -38,9 +41,6 @@ def serve(port: int | None) -> None:
     from flowledger.server.launch import Launch, run
 
     port = port or _free_port()
-    click.echo("\nA server shows them now, Ctrl-C stops it:\n")
-    for path, shows in PAGES.items():
-        click.echo(f"  http://{HOST}:{port}{path:<40}{shows}")
     click.echo("")
     launch = Launch(
         host=HOST,
@@ -49,7 +49,25 @@ def serve(port: int | None) -> None:
         backend_store_uri=begun.settings.tracking_uri,
         artifacts_destination=begun.settings.artifact_root,
     )
+    Thread(target=_tell_once_it_answers, args=(port,), daemon=True).start()
     run(launch, say=lambda line: click.echo(f"flowledger: {line}", err=True))
+
+
+def _tell_once_it_answers(port: int) -> None:
+    """Name its pages last of all, when they can be opened."""
+    root = f"http://{HOST}:{port}"
+    while not _answers(root):
+        time.sleep(0.2)
+    click.echo("\nA server shows them now, Ctrl-C stops it:\n")
+    for path, shows in PAGES.items():
+        click.echo(f"  {root}{path:<40}{shows}")
+
+
+def _answers(root: str) -> bool:
+    try:
+        return urllib3.request("GET", f"{root}/health", retries=False, timeout=5).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
 
 
 def _free_port() -> int:

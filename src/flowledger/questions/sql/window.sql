@@ -181,20 +181,6 @@ WHERE {calls} AND inner_calls = 0 AND NOT success
 ORDER BY start_ms DESC, id DESC
 LIMIT :limit
 
--- name: missing_counts
--- How many calls lack each of the things an audit asks for.
-SELECT {counted}
-FROM llm_calls
-WHERE {calls} AND inner_calls = 0
-
--- name: missing_calls
--- The latest calls that lack one of them.
-SELECT id
-FROM llm_calls
-WHERE {calls} AND inner_calls = 0 AND ({lacks})
-ORDER BY start_ms DESC, id DESC
-LIMIT :limit
-
 -- name: run_details
 -- The latest calls with everything a run shows: scores, tokens, the caller's own names.
 SELECT

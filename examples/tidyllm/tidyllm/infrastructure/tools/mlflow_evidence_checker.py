@@ -2,27 +2,28 @@
 
 import sys
 
+import flowledger
+from flowledger.audit.evidence import check
+from flowledger.audit.policy import policy_of
+from flowledger.config import load
 from flowledger.errors import FlowledgerError
-from tidyllm.services import MLflowIntegrationService
 
 __all__ = ["show_missing_evidence"]
 
 
 def show_missing_evidence() -> None:
-    """Print what is missing of all requests there are, each with the latest that lack it.
+    """Print what all calls there are lack of what settings.yaml asks for, with examples.
 
     Raises:
         FlowledgerError: the database does not answer.
     """
-    service = MLflowIntegrationService()
-    requests = service.requests()
-    sums, missing, lost = requests.sums(), requests.missing(), service.ledger().losses().dropped
-    print(f"=== MLflow Evidence: {sums.calls} requests ===")
-    for one in missing:
-        print(f"  {one.what}: missing in {one.calls}, the latest {', '.join(one.latest)}")
-    if lost:
-        print(f"  records: {lost} had no room where they were made, and are lost")
-    if not missing and not lost:
+    flowledger.flush()
+    settings = load()
+    found = check(settings, policy_of(settings))
+    print(f"=== MLflow Evidence: {found.calls} calls ===")
+    for short in found.shortfalls:
+        print(f"  {short.what}: {short.count}, such as {', '.join(short.examples)}")
+    if not found.shortfalls:
         print("  nothing is missing")
 
 

@@ -22,7 +22,7 @@ def missing_reasons() -> int:
     """How many requests the evidence checker says have no audit reason."""
     with redirect_stdout(io.StringIO()) as printed:
         show_missing_evidence()
-    lines = [line for line in printed.getvalue().splitlines() if "audit_reason: missing" in line]
+    lines = [line for line in printed.getvalue().splitlines() if "audit_reason is missing" in line]
     return int(lines[0].split()[3].rstrip(",")) if lines else 0
 
 

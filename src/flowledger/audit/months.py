@@ -1,0 +1,81 @@
+"""Purging whole months: a partition of old calls alone is dropped, and not deleted row by row."""
+
+from typing import Any
+
+from flowledger.store.corrections import MS_OF_A_DAY
+from flowledger.store.leaves import Leaves
+from flowledger.store.partitions import Month, look
+from flowledger.store.writers import Writer
+
+__all__ = ["drop", "droppable", "more_than_a_row"]
+
+
+def droppable(writer: Writer, before_ms: int) -> list[Month]:
+    """The months of which this user may drop everything, since all of it began before a time."""
+    with writer.engine.connect() as connection:
+        parts = look(connection)
+    over = [month for month in parts.months if parts.ours and _ms(month.beyond) <= before_ms]
+    with writer.transaction() as cursor:
+        return [month for month in over if _is_older(cursor, month, before_ms)]
+
+
+def more_than_a_row(month: Month) -> str:
+    """A query of the calls of a month that have rows elsewhere, too, or a span in a job's trace."""
+    first, beyond = month.first, month.beyond
+    return (
+        f"FROM {month.table} c WHERE c.id IN ("
+        f"SELECT run_uuid FROM runs WHERE run_uuid >= '{first}' AND run_uuid < '{beyond}'"
+        " UNION ALL SELECT substr(request_id, 4) FROM trace_info"
+        f" WHERE request_id >= 'tr-{first}' AND request_id < 'tr-{beyond}'"
+        f" UNION ALL SELECT id FROM {month.table}"
+        " WHERE parent_id IS NOT NULL AND EXISTS (SELECT 1 FROM spans))"
+    )
+
+
+def drop(cursor: Any, month: Month, before_ms: int) -> tuple[Leaves, set[int]] | None:
+    """Drop the partition of a month whose calls have no row elsewhere.
+
+    Args:
+        cursor: in a transaction.
+        month: its ids.
+        before_ms: Unix milliseconds before which all of it must have begun.
+
+    Returns:
+        What the chain is to say of it, and the days, since 1970, whose sums no longer hold; None
+        when something came that keeps it from being dropped.
+    """
+    cursor.execute("LOCK TABLE llm_calls IN EXCLUSIVE MODE")
+    cursor.execute(f"SELECT 1 {more_than_a_row(month)} LIMIT 1")
+    if cursor.fetchone() or not _is_older(cursor, month, before_ms):
+        return None
+    cursor.execute(f"SELECT count(*) FROM {month.table}")
+    calls, days = int(cursor.fetchone()[0]), _days(cursor, month)
+    within = f"call_id >= '{month.first}' AND call_id < '{month.beyond}'"
+    cursor.execute(f"DELETE FROM llm_tags WHERE {within}")
+    cursor.execute(f"DROP TABLE {month.table}")
+    swept = (bytes.fromhex(month.first), bytes.fromhex(month.beyond), calls)
+    return Leaves(swept=[swept]), days
+
+
+def _is_older(cursor: Any, month: Month, before_ms: int) -> bool:
+    """Whether all of its calls began before then; an id may say another time than its call."""
+    cursor.execute(f"SELECT max(start_ms) FROM {month.table}")
+    last = cursor.fetchone()[0]
+    return last is None or last < before_ms
+
+
+def _days(cursor: Any, month: Month) -> set[int]:
+    """The days its calls began, from one to the next in the index of their times."""
+    days: set[int] = set()
+    after = 0
+    while True:
+        cursor.execute(f"SELECT min(start_ms) FROM {month.table} WHERE start_ms >= {after}")
+        found = cursor.fetchone()[0]
+        if found is None:
+            return days
+        days.add(found // MS_OF_A_DAY)
+        after = (found // MS_OF_A_DAY + 1) * MS_OF_A_DAY
+
+
+def _ms(record_id: str) -> int:
+    return int(record_id[:12], 16)
