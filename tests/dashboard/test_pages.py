@@ -20,9 +20,12 @@ from flowledger.dashboard.pages import audit as audit_page
 from flowledger.dashboard.pages import shown
 from flowledger.dashboard.rendering import PAGES
 from flowledger.questions import ALWAYS, Filters, Ledger, Window
+from flowledger.records import encode
 from flowledger.server.analytics.asking import LocalAsker
+from tests.calls import a_call
 from tests.dashboard.conftest import Site, served
 from tests.dashboard.filled import FORMULA, SCRIPT, TOOLED
+from tests.test_cli import clean_environment, journal
 
 T = TypeVar("T")
 SET_USER = sa.text("UPDATE llm_calls SET user_id = :user WHERE id = :id")
@@ -283,3 +286,47 @@ def test_a_chart_without_anything_to_draw_says_so(site: Site) -> None:
     card = text[text.index("Failed calls by error type") :].partition("</section>")[0]
     assert "Nothing in this window." in card
     assert "data-chart" not in card
+
+
+def test_versions_of_a_prompt_stand_side_by_side_with_what_they_say(site: Site) -> None:
+    text = site.text("/prompts?window=30d")
+    sides = re.findall(r"<h2>Version (\w+)</h2>(.*?)</section>", text, re.S)
+    assert ["3", "2"] == [version for version, _ in sides]
+    for version, side in sides:
+        latest = max(
+            (call for call in site.calls if call.prompt_version.version == version),
+            key=lambda call: call.start_ns,
+        )
+        spoken = re.search(r"<h3>system</h3><pre[^>]*>(.*?)</pre>", side, re.S)
+        assert spoken is not None
+        assert {"role": "system", "content": html.unescape(spoken[1])} in list(latest.prompt)
+    [one] = re.findall(r"<h2>Version (\w+)</h2>", site.text("/prompts?window=30d&compare=2"))
+    assert "2" == one
+
+
+def test_the_latest_errors_come_with_their_stacks(site: Site) -> None:
+    text = site.text("/errors?window=30d")
+    stacks = re.findall(r"<summary>Stack</summary><pre[^>]*>(.*?)</pre>", text, re.S)
+    latest = sorted(
+        (c for c in site.calls if not c.outcome.success and not c.inner_calls),
+        key=lambda call: call.start_ns,
+        reverse=True,
+    )[: len(stacks)]
+    assert [call.outcome.stack for call in latest] == [html.unescape(one) for one in stacks]
+    assert 0 < len(stacks)
+
+
+def test_health_tells_what_waits_and_what_was_rejected(sqlite_uri: str, tmp_path: Path) -> None:
+    settings = config.load(clean_environment(tmp_path, FLOWLEDGER_TRACKING_URI=sqlite_uri))
+    rejected = settings.journal_folder / "rejected" / "2026-01-01.jsonl"
+    journal(sqlite_uri, tmp_path, encode(a_call()), encode(a_call()))
+    rejected.parent.mkdir()
+    rejected.write_text('{"reason":"its id is not hexadecimal","record":""}\n')
+    with served(sqlite_uri, LocalAsker(settings)) as url:
+        text = Site(url, sqlite_uri, []).text("/health")
+    tiles = dict(
+        re.findall(r"<h2>(Waiting|Lost or rejected)</h2><p class=\"big\"><span>(.*?)<", text)
+    )
+    assert {"Waiting": "2", "Lost or rejected": "1"} == tiles
+    assert "nobody ships" in text
+    assert "Rejected because: its id is not hexadecimal" in text

@@ -184,3 +184,19 @@ def test_calls_of_each_prompt_version_are_true(site: Site) -> None:
     assert {
         name: numbers.count(sum(call.prompt_version == name for call in calls)) for name in names
     } == shown
+
+
+def test_each_day_of_the_overview_is_true(site: Site) -> None:
+    page = Page(site, "?window=30d")
+    calls = page.last(30)
+    expected = {}
+    for start in sorted({call.start_ms // DAY_MS * DAY_MS for call in calls}):
+        own = [call for call in calls if start <= call.start_ms < start + DAY_MS]
+        is_cut = start < page.now_ms - 30 * DAY_MS or start + DAY_MS > page.now_ms
+        name = numbers.day(start) + (" (part)" if is_cut else "")
+        is_known = any(call.cost_usd is not None for call in own) or all(
+            call.model is None or not call.success for call in own
+        )
+        spent = numbers.amount(spend(own)) if is_known else "?"
+        expected[name] = [spent, numbers.count(len(own))]
+    assert expected == page.table("Spend and calls per day")
