@@ -16,7 +16,6 @@ from starlette.requests import Request
 
 from flowledger import config
 from flowledger.dashboard.asking import May
-from flowledger.dashboard.pages import audit as audit_page
 from flowledger.dashboard.pages import shown
 from flowledger.dashboard.rendering import PAGES
 from flowledger.questions import ALWAYS, Filters, Ledger, Window
@@ -80,10 +79,6 @@ def test_sorted_by_a_number_all_calls_come_once_in_its_order(
         shorter = re.search(r'href="/ledger([^"]*window=1h[^"]*)"', text)
         assert shorter is not None
         assert shorter[1].partition("?")[0] == asked.partition("?")[0]
-    monkeypatch.setattr(audit_page, "MOST_READ", 10)
-    text = site.text("/audit?window=30d")
-    assert "More than 10 calls take longer to look at one by one than a page may" in text
-    assert "flowledger evidence check --from" in text
 
 
 def test_a_search_finds_text_in_what_was_asked_and_nothing_that_is_only_json(site: Site) -> None:
