@@ -59,9 +59,9 @@ browser: .venv/.chromium
 	|| { echo "The dashboard's tests need Chromium: apt-get install chromium, or $(BIN)/playwright install chromium"; \
 	  test -z "$$CI"; }
 
-# Pictures of the dashboard for README and docs, as its tests see it.
+# Pictures of the dashboard for README and docs, over a new demo with its history.
 screenshots: .venv/.installed browser
-	DASHBOARD_PICTURES=$(CURDIR)/docs/images $(BIN)/pytest -q -k pictures tests/dashboard
+	DASHBOARD_PICTURES=$(CURDIR)/docs/images $(BIN)/pytest -q tests/dashboard/test_pictures.py
 
 check: .venv/.installed
 	$(BIN)/ruff check .

@@ -2,8 +2,10 @@
 
 import argparse
 import importlib
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.machine import facts, headline
@@ -32,20 +34,23 @@ def main() -> None:
     options = _options()
     machine = facts()
     rows: list[Row] = []
-    for name in options.names or SUBJECTS:
-        rows += _measured(name, options.quick)
-    print(headline(machine), render(rows), sep="\n\n", flush=True)
-    if options.json:
-        options.json.write_bytes(as_json(machine, rows))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    try:
+        for name in options.names or SUBJECTS:
+            rows.extend(_measured(name, options.quick))
+    finally:  # what was measured until then took minutes too
+        if rows:
+            print(headline(machine), render(rows), sep="\n\n", flush=True)
+            if options.json:
+                options.json.write_bytes(as_json(machine, rows))
 
 
-def _measured(name: str, quick: bool) -> list[Row]:
+def _measured(name: str, quick: bool) -> Iterator[Row]:
     """The rows of a subject, with a word on stderr about how it goes."""
     print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
     started = time.monotonic()
-    rows: list[Row] = importlib.import_module(SUBJECTS[name]).measure(quick)
+    yield from importlib.import_module(SUBJECTS[name]).measure(quick)
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return rows
 
 
 def _options() -> argparse.Namespace:

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import pytest
 
@@ -34,10 +34,40 @@ BOX = set("─━│┃┏╸")
 @pytest.fixture
 def place(tmp_path: Path, empty_sqlite: Path) -> Path:
     """A folder to run in whose demo database has MLflow's tables, which take seconds to make."""
-    folder = tmp_path / "home" / "demo"
-    folder.mkdir(parents=True)
-    shutil.copy(empty_sqlite, folder / "mlflow.db")
-    return tmp_path
+    return prepared(tmp_path, empty_sqlite)
+
+
+def prepared(folder: Path, database: Path) -> Path:
+    (folder / "home" / "demo").mkdir(parents=True)
+    with (
+        closing(sqlite3.connect(database)) as source,
+        closing(sqlite3.connect(folder / "home" / "demo" / "mlflow.db")) as copy,
+    ):
+        source.backup(copy)  # a collector may still be about to leave it
+    return folder
+
+
+class Shown(NamedTuple):
+    """A demo that is over: where it ran, and what it printed."""
+
+    place: Path
+    done: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, empty_sqlite: Path) -> Shown:
+    """One demo for all who only look at it."""
+    place = prepared(tmp_path_factory.mktemp("shown"), empty_sqlite)
+    return Shown(place, run("demo", "--once", "--calls", "40", place=place))
+
+
+@pytest.fixture(scope="module")
+def hindered(tmp_path_factory: pytest.TempPathFactory, empty_sqlite: Path) -> Shown:
+    """A demo with --stub where a key, another address and a proxy are set that nobody is behind."""
+    place = prepared(tmp_path_factory.mktemp("hindered"), empty_sqlite)
+    nobody = "http://127.0.0.1:1"
+    given = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{nobody}/v1", "HTTP_PROXY": nobody}
+    return Shown(place, run("demo", "--once", "--stub", "--calls", "3", place=place, **given))
 
 
 def environment(place: Path, **more: str) -> dict[str, str]:
@@ -77,8 +107,8 @@ def trace(place: Path, text: str) -> str:
     return str(path)
 
 
-def test_the_demo_prints_numbers_that_are_in_the_database(place: Path) -> None:
-    done = run("demo", "--once", "--calls", "40", place=place)
+def test_the_demo_prints_numbers_that_are_in_the_database(shown: Shown) -> None:
+    place, done = shown
     assert (0, "") == (done.returncode, done.stderr)
     assert "All of them are stored" in done.stdout
     rows = stored(
@@ -100,22 +130,22 @@ def test_the_demo_prints_numbers_that_are_in_the_database(place: Path) -> None:
     assert "40" == table_of(done.stdout)["all"][0]
 
 
-def test_the_demo_names_its_arrivals_and_their_licence(place: Path) -> None:
-    done = run("demo", "--once", "--calls", "1", place=place)
-    assert "Azure LLM inference trace 2023 (conversation; Microsoft, CC-BY 4.0)" in done.stdout
+def test_the_demo_names_its_arrivals_and_their_licence(shown: Shown) -> None:
+    words = "Azure LLM inference trace 2023 (conversation; Microsoft, CC-BY 4.0)"
+    assert words in shown.done.stdout
     assert "CC-BY 4.0" in SAMPLE.read_text().split("TIMESTAMP")[0]
 
 
-def test_what_the_demo_tells_to_type_shows_the_runs(place: Path) -> None:
-    done = run("demo", "--once", "--calls", "5", place=place)
+def test_what_the_demo_tells_to_type_shows_the_runs(shown: Shown) -> None:
+    place, done = shown
     commands = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
     recent, show = (line for line in commands if re.search(r"flowledger (recent|show)", line))
     server = next(line for line in commands if "flowledger server" in line)
     bare = {"PATH": os.environ["PATH"], "HOME": str(place)}
     listed = subprocess.run(recent, shell=True, cwd=place, env=bare, capture_output=True, text=True)
-    shown = subprocess.run(show, shell=True, cwd=place, env=bare, capture_output=True, text=True)
+    told = subprocess.run(show, shell=True, cwd=place, env=bare, capture_output=True, text=True)
     assert show.split()[-1] in listed.stdout
-    assert shown.stdout.startswith("=== MLflow Record ===")
+    assert told.stdout.startswith("=== MLflow Record ===")
     program, *words = shlex.split(server)
     assert Path(program).exists() or shutil.which(program)
     assert ["--port", "5000"] == words[-2:]
@@ -135,9 +165,9 @@ def test_the_demo_leaves_a_server_running_until_ctrl_c(place: Path) -> None:
         )
     url = f"http://127.0.0.1:{port}"
     answers_at(f"{url}/health", process, place / "log")
-    with urllib.request.urlopen(f"{url}/api/analytics/mlflow/trends?days=32", timeout=60) as answer:
+    with urllib.request.urlopen(f"{url}/api/analytics/mlflow/trends?days=62", timeout=60) as answer:
         by_day = [row["request_count"] for row in json.load(answer)["trends"]]
-    assert (31, 3) == (len(by_day), by_day[-1])  # a month before, and what was made now
+    assert (61, 3) == (len(by_day), by_day[-1])  # two months before, and what was made now
     while f"{url}/ledger " not in (place / "log").read_text():
         assert process.poll() is None, (place / "log").read_text()
         time.sleep(0.1)
@@ -155,9 +185,8 @@ def test_a_database_that_is_not_the_demos_own_gets_no_history(place: Path, sqlit
     assert 3 < int(table_of(asked_for.stdout)["all"][0])
 
 
-def test_the_demo_leaves_a_database_beside_it_alone(place: Path) -> None:
-    run("demo", "--once", "--calls", "1", place=place)
-    assert ["home"] == [path.name for path in place.iterdir()]
+def test_the_demo_leaves_a_database_beside_it_alone(shown: Shown) -> None:
+    assert ["home"] == [path.name for path in shown.place.iterdir()]
 
 
 def test_the_first_demo_ever_makes_its_database(tmp_path: Path) -> None:
@@ -183,18 +212,18 @@ def test_the_demo_stores_in_postgresql_and_tells_no_password(
     assert '--backend-store-uri "$MLFLOW_TRACKING_URI"' in done.stdout
 
 
-def test_the_demo_prints_plain_text_when_nobody_watches(place: Path) -> None:
-    done = run("demo", "--once", "--calls", "8", place=place)
-    assert set() == BOX & set(done.stdout)
-    assert "\x1b" not in done.stdout
-    lines = re.findall(r"^  (\d) of 8 calls$", done.stdout, re.M)
-    assert (sorted(set(lines)), "8") == (lines, lines[-1])
+def test_the_demo_prints_plain_text_when_nobody_watches(shown: Shown) -> None:
+    output = shown.done.stdout
+    assert set() == BOX & set(output)
+    assert "\x1b" not in output
+    lines = [int(done) for done in re.findall(r"^  (\d+) of 40 calls$", output, re.M)]
+    assert (sorted(set(lines)), 40) == (lines, lines[-1])
 
 
-def test_a_second_demo_tells_its_calls_from_earlier_ones(place: Path) -> None:
-    run("demo", "--once", "--calls", "3", place=place)
+def test_a_second_demo_tells_its_calls_from_earlier_ones(shown: Shown, tmp_path: Path) -> None:
+    place = prepared(tmp_path, shown.place / "home" / "demo" / "mlflow.db")
     done = run("demo", "--once", "--calls", "2", place=place)
-    assert "2 of these 5 calls were made now" in done.stdout
+    assert "2 of these 42 calls were made now" in done.stdout
 
 
 def test_with_a_key_a_few_short_calls_go_to_the_address_that_is_set(place: Path) -> None:
@@ -211,27 +240,15 @@ def test_with_a_key_a_few_short_calls_go_to_the_address_that_is_set(place: Path)
     assert [(0,)] == stored(place, "SELECT count(*) FROM llm_calls WHERE NOT success")
 
 
-def test_the_stub_can_be_asked_for_though_a_key_is_set(place: Path) -> None:
-    nobody = "http://127.0.0.1:1/v1"
-    done = run(
-        "demo",
-        "--once",
-        "--stub",
-        "--calls",
-        "3",
-        place=place,
-        OPENAI_API_KEY="k",
-        OPENAI_BASE_URL=nobody,
-    )
-    assert "a stub server on this machine" in done.stdout
+def test_the_stub_can_be_asked_for_though_a_key_is_set(hindered: Shown) -> None:
+    assert "a stub server on this machine" in hindered.done.stdout
     assert [(3,)] == stored(
-        place, "SELECT count(*) FROM llm_calls WHERE success AND kind <> 'custom'"
+        hindered.place, "SELECT count(*) FROM llm_calls WHERE success AND kind <> 'custom'"
     )
 
 
-def test_a_proxy_is_not_asked_for_the_stub(place: Path) -> None:
-    done = run("demo", "--once", "--calls", "2", place=place, HTTP_PROXY="http://127.0.0.1:1")
-    assert "Failed" not in done.stdout
+def test_a_proxy_is_not_asked_for_the_stub(hindered: Shown) -> None:
+    assert "Failed" not in hindered.done.stdout
 
 
 def test_a_stub_that_does_not_start_is_told_in_a_sentence(place: Path) -> None:

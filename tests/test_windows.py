@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from flowledger.config import Destination
 from flowledger.errors import NotFound, QuestionError
-from flowledger.questions import ALWAYS, DIMENSIONS, Filters, Ledger, Over, Window
+from flowledger.questions import (
+    ALWAYS,
+    DIMENSIONS,
+    ORDERS,
+    Filters,
+    Ledger,
+    Over,
+    Sums,
+    Window,
+)
 from flowledger.records import Actor, Call, Outcome, Prompt, Usage, encode, new_id
 from flowledger.store import open_sink
 from flowledger.store.entries import entry
@@ -199,6 +208,101 @@ def test_calls_are_told_apart_by_any_dimension(
     found = Counter({row.value and row.value[:250]: row.calls for row in rows})
     assert expected == found
     assert sorted((row.calls for row in rows), reverse=True) == [row.calls for row in rows]
+
+
+@given(
+    window=windows,
+    wanted=filters,
+    dimension=st.sampled_from(["feature", "model", "status", "error_type", "experiment"]),
+    order=st.sampled_from(sorted(ORDERS)),
+    ascending=st.booleans(),
+)
+def test_groups_say_at_once_what_is_asked_by_one_dimension_after_the_other(
+    ledger: Ledger, window: Window, wanted: Filters, dimension: str, order: str, ascending: bool
+) -> None:
+    over = ledger.over(window, wanted)
+    groups = over.groups()
+    asked, found = (one.by(dimension, order=order, ascending=ascending) for one in (over, groups))
+    assert_same(over.sums(), groups.sums())
+    assert {row.value for row in asked} == {row.value for row in found}
+    for row in found:
+        assert_same(next(one for one in asked if one.value == row.value), row)
+    if order != "value":
+        places = [[order_of(row, order) for row in rows] for rows in (asked, found)]
+        assert places[0] == pytest.approx(places[1])
+
+
+def assert_same(one: Sums, other: Sums) -> None:
+    for name in Sums.__struct_fields__:
+        assert pytest.approx(getattr(one, name)) == getattr(other, name), name
+
+
+def order_of(row: Sums, order: str) -> float:
+    return -1 if order == "mean_confidence" and not row.confidences else getattr(row, order)
+
+
+def test_groups_do_not_know_what_calls_are_not_grouped_by(ledger: Ledger) -> None:
+    with pytest.raises(QuestionError, match="not grouped by user_id"):
+        ledger.over().groups().by("user_id")
+
+
+@given(window=windows, wanted=filters, period=st.sampled_from(["minute", "hour", "day"]))
+def test_speeds_are_those_of_all_of_each_part_and_of_each_span_of_time(
+    ledger: Ledger, window: Window, wanted: Filters, period: str
+) -> None:
+    if period == "minute":
+        window = Window(window.start_ms, min(window.end_ms, window.start_ms + DAY_MS))
+    over = ledger.over(window, wanted)
+    speeds = over.speeds("model", period)
+    assert over.percentiles() == speeds.whole()
+    assert over.percentiles_by("model") == speeds.by_part()
+    length = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": DAY_MS}[period]
+    calls = counted(window, wanted)
+    starts = sorted({call.start_ns // 1_000_000 // length * length for call in calls})
+    by_period = speeds.by_period()
+    assert starts == list(by_period)
+    for start, found in by_period.items():
+        assert_percentiles(
+            [c for c in calls if 0 <= c.start_ns // 1_000_000 - start < length], found
+        )
+
+
+@given(window=windows, wanted=filters, among=st.lists(st.sampled_from(["ana", "ben", "zoe"])))
+def test_a_trend_among_some_puts_everything_else_together(
+    ledger: Ledger, window: Window, wanted: Filters, among: list[str]
+) -> None:
+    expected = Counter(
+        (
+            call.start_ns // 1_000_000 // DAY_MS * DAY_MS,
+            call.actor.user_id if call.actor.user_id in among else "others",
+        )
+        for call in counted(window, wanted)
+        if call.actor.user_id is not None
+    )
+    rows = ledger.over(window, wanted).trend_by("user_id", "day", among)
+    assert expected == Counter({(row.start_ms, row.value): row.calls for row in rows})
+
+
+@given(
+    window=windows,
+    wanted=filters,
+    order=st.sampled_from(["value", "user_id", "calls", "cost_usd", "last_ms"]),
+    ascending=st.booleans(),
+)
+def test_sessions_come_in_any_order_with_who_had_them(
+    ledger: Ledger, window: Window, wanted: Filters, order: str, ascending: bool
+) -> None:
+    rows = ledger.over(window, wanted).sessions_by(order, ascending=ascending)
+    calls = counted(window, wanted)
+    assert Counter(call.actor.session_id for call in calls) == {
+        row.session_id: row.calls for row in rows
+    }
+    for row in rows:
+        users = {c.actor.user_id for c in calls if c.actor.session_id == row.session_id}
+        assert row.user_id in users
+    name = {"value": "session_id"}.get(order, order)
+    places = [getattr(row, name) or "" if name == "user_id" else getattr(row, name) for row in rows]
+    assert sorted(places, reverse=not ascending) == pytest.approx(places)
 
 
 @given(window=windows, wanted=filters, period=st.sampled_from(["hour", "day"]))

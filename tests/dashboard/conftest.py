@@ -1,5 +1,6 @@
-"""One real server over a filled ledger, and a real Chromium in front of it."""
+"""Real servers over filled ledgers, and a real Chromium in front of one."""
 
+import re
 import shutil
 import sys
 import threading
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import urllib3
 import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Error, Page, Playwright, expect, sync_playwright
@@ -16,6 +18,7 @@ from flowledger import config, dashboard
 from flowledger.questions import Ledger
 from flowledger.records import Call
 from flowledger.server.analytics.asking import LocalAsker
+from tests.conftest import postgres_database
 from tests.dashboard.filled import fill
 from tests.needs import cannot_run
 from tests.server_client import Server, running
@@ -133,3 +136,51 @@ def served(uri: str, asker: object | None = None) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}/ledger"
     server.should_exit = True
     thread.join(10)
+
+
+class Site:
+    """A dashboard over calls that are known, asked over HTTP."""
+
+    def __init__(self, url: str, uri: str, calls: list[Call]) -> None:
+        self.url = url
+        self.uri = uri
+        self.calls = calls
+        self._pool = urllib3.PoolManager(retries=False, timeout=60)
+
+    def get(self, path: str = "", **headers: str) -> urllib3.BaseHTTPResponse:
+        return self._pool.request("GET", self.url + path, headers=headers, redirect=False)
+
+    def text(self, path: str = "", status: int = 200) -> str:
+        answer = self.get(path)
+        assert status == answer.status, answer.data
+        return answer.data.decode()
+
+    def ids(self, path: str) -> list[str]:
+        """The calls of a list, page after page."""
+        found: list[str] = []
+        while path:
+            text = self.text(path)
+            found += re.findall(r'data-id="(\w+)"', text)
+            following = re.search(r'href="/ledger(/calls\?[^"]*page=[^"]*)">(?:Next|Search)', text)
+            path = following[1].replace("&amp;", "&") if following else ""
+        return found
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A site over each database in turn."""
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("site") / "mlflow.db"
+        path.write_bytes(request.getfixturevalue("empty_sqlite").read_bytes())
+        yield from _opened(f"sqlite:///{path}")
+    else:
+        with postgres_database(request.getfixturevalue("postgres_server")) as uri:
+            yield from _opened(uri)
+
+
+def _opened(uri: str) -> Iterator[Site]:
+    calls = fill(uri, rounds=1)
+    with served(uri) as url:
+        yield Site(url, uri, calls)

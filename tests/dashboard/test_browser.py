@@ -1,16 +1,16 @@
 """The dashboard in a real Chromium: what it shows, how it moves, and for whom it can be read."""
 
+import io
 import itertools
-import os
 import re
 import time
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import pypdf
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from flowledger import charts
 from flowledger.charts import numbers
@@ -18,10 +18,9 @@ from flowledger.dashboard.rendering import PAGES
 from flowledger.questions import Filters, Window
 from flowledger.records import Call
 from tests.calls import a_call
-from tests.dashboard.conftest import DRAWN_MS, Filled, Open
+from tests.dashboard.conftest import DRAWN_MS, NOT_DRAWN, Filled, Open
 from tests.dashboard.filled import SCRIPT, TOOLED
 
-LARGEST_PICTURE = 200_000
 PLACE = "row => row.getBoundingClientRect().top"
 PHONE = 360
 
@@ -51,7 +50,7 @@ def test_the_overview_says_what_the_questions_say(filled: Filled, look: Open, da
         sums, speed, models = over.sums(), over.percentiles(), over.by("model", order="cost_usd")
     expected = [
         numbers.count(sums.calls),
-        numbers.money(sums.cost_usd),
+        numbers.amount(sums.cost_usd),
         numbers.percent(sums.error_rate),
         numbers.milliseconds(speed.p95),
     ]
@@ -61,17 +60,26 @@ def test_the_overview_says_what_the_questions_say(filled: Filled, look: Open, da
     )
     assert [row.value for row in models] == rows.locator("th").all_inner_texts()
     spent = [text.removesuffix("+?") for text in rows.locator("td:last-child").all_inner_texts()]
-    assert [numbers.money(row.spend_usd) for row in models] == spent
+    assert [numbers.amount(row.spend_usd) for row in models] == spent
 
 
-def test_a_chart_has_a_title_words_and_a_table_of_the_same_numbers(look: Open) -> None:
+def test_every_chart_has_a_title_a_unit_words_and_a_table_of_the_same_numbers(
+    filled: Filled, look: Open
+) -> None:
     page = look("?window=30d")
-    for card in page.locator("section.chart").all():
-        title = card.get_by_role("heading").inner_text()
-        assert re.match(r"(Spend|Failed calls) ", title), title
-        assert card.locator("svg[role=img]").get_attribute("aria-label")
-        card.get_by_text("The numbers").click()
-        expect(card.get_by_role("table", name=title)).to_be_visible()
+    for path in ("", "users", "models", "prompts", "errors", "costs"):
+        page.goto(f"{filled.url}/{path}?window=30d".replace("/?", "?"))
+        expect(page.locator(NOT_DRAWN)).to_have_count(0, timeout=DRAWN_MS)
+        assert 0 < page.locator("section.chart").count(), path
+        for card in page.locator("section.chart").all():
+            title = card.get_by_role("heading").inner_text()
+            assert re.match(r"(Spend|Calls|Failed calls|Distribution of latency)\b", title), title
+            drawing = card.locator("svg[role=img]")
+            assert drawing.get_attribute("aria-label")
+            words = drawing.text_content() or ""
+            assert re.search(r"dollars|\$\d|[Cc]alls|\d m?s\b|\d$", words), title
+            card.get_by_text("The numbers").click()
+            expect(card.get_by_role("table", name=title)).to_be_visible()
 
 
 def test_a_tooltip_tells_the_exact_numbers(look: Open) -> None:
@@ -112,6 +120,92 @@ def test_filters_stand_in_the_url_and_hold_on_every_page(filled: Filled, look: O
     assert [user] == page.locator("table").last.locator("tbody th").all_inner_texts()
     page.get_by_label(f"Remove the filter User {user}").click()
     expect(page.locator("table").last.locator("tbody th").nth(1)).to_be_visible()
+
+
+def test_filters_outlive_a_reload_and_the_way_back(filled: Filled, look: Open) -> None:
+    page = look("/calls?window=30d")
+    page.get_by_label("Feature").select_option("support")
+    page.get_by_role("button", name="Apply").click()
+    shown = page.locator("tbody[data-rows] tr")
+    ids = [row.get_attribute("data-id") for row in shown.all()]
+
+    def assert_filtered() -> None:
+        assert {"feature=support", "window=30d"} <= set(page.url.partition("?")[2].split("&"))
+        expect(page.locator("select[name=feature]")).to_have_value("support")
+        assert ids == [row.get_attribute("data-id") for row in shown.all()]
+
+    page.reload()
+    assert_filtered()
+    page.get_by_role("link", name="24 hours").click()
+    page.wait_for_url("**window=24h**")
+    page.go_back()
+    assert_filtered()
+    page.get_by_label("Remove the filter Feature support").click()
+    page.wait_for_url(lambda url: "feature" not in url)
+    page.go_back()
+    assert_filtered()
+
+
+def test_two_models_are_compared_by_the_keyboard_alone(filled: Filled, look: Open) -> None:
+    page = look("/models?window=30d")
+    for box in page.get_by_role("checkbox").all():
+        if box.is_checked():
+            box.press("Space")
+    wanted = ["gpt-4.1", "gpt-4.1-mini"]
+    for name in wanted:
+        page.get_by_role("checkbox", name=f"Compare {name}", exact=True).press("Space")
+    page.get_by_role("button", name="Compare").press("Enter")
+    page.wait_for_url("**compare=**")
+    side = page.get_by_role("table", name="Models side by side")
+    assert sorted(wanted) == sorted(side.locator("thead th").all_inner_texts())
+    rows = {
+        row.locator("th").inner_text(): row.locator("td") for row in side.locator("tbody tr").all()
+    }
+    for name in ("Cost per call", "Error rate", "p50 latency", "p95 latency", "Confidence"):
+        for cell in rows[name].all_inner_texts():
+            assert re.fullmatch(r"\$?[\d.,]+( ms| s|%)?", cell), (name, cell)
+    expect(page.locator(NOT_DRAWN)).to_have_count(0, timeout=DRAWN_MS)
+    drawn = page.locator("[data-chart=latency-data] svg text").all_text_contents()
+    assert set(wanted) <= set(drawn)
+
+
+def test_tables_sort_by_the_keyboard_on_the_server_and_in_the_page(look: Open) -> None:
+    page = look("/models?window=30d")
+    names = page.get_by_role("table", name="Models", exact=True).locator("tbody th")
+    page.get_by_role("link", name="Model", exact=True).press("Enter")
+    page.wait_for_url("**sort=value**")
+    assert sorted(names.all_inner_texts()) == names.all_inner_texts()
+    page.get_by_role("link", name="Model", exact=True).press("Enter")
+    page.wait_for_url("**sort=-value**")
+    assert sorted(names.all_inner_texts(), reverse=True) == names.all_inner_texts()
+    page.get_by_text("The numbers").first.click()
+    table = page.get_by_role("table", name="Distribution of latency")
+    button = table.get_by_role("button", name="p95")
+    for way, first in (("descending", max), ("ascending", min)):
+        button.press("Enter")
+        expect(table.locator("th[aria-sort]")).to_have_attribute("aria-sort", way)
+        expect(table.locator("th[aria-sort]")).to_have_text("p95")
+        found = [
+            float(text.replace(",", "").removesuffix(" ms"))
+            for text in table.locator("tbody td:nth-child(5)").all_inner_texts()
+        ]
+        assert (first(found), sorted(found, reverse=first is max)) == (found[0], found)
+
+
+def test_the_overview_is_one_sheet_of_paper_without_what_is_to_be_clicked(look: Open) -> None:
+    for dark in (False, True):
+        page = look("?window=30d", dark=dark)
+        spent = page.locator(".tile .big > span:first-child").nth(1).inner_text()
+        [sheet] = pypdf.PdfReader(io.BytesIO(page.pdf(format="A4"))).pages
+        text = sheet.extract_text()
+        for words in ("Overview", "30 days", spent, "Spend by feature", "gpt-4o"):
+            assert words in text, words
+        for words in ("24 hours", "Prompts", "The numbers"):
+            assert words not in text, words
+        page.emulate_media(media="print")
+        assert "rgb(255, 255, 255)" == page.locator(".tile").first.evaluate(
+            "tile => getComputedStyle(tile).backgroundColor"
+        )
 
 
 def test_new_calls_come_into_the_list_by_themselves(filled: Filled, look: Open) -> None:
@@ -198,66 +292,64 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(filled: Filled, loo
 
 # The dark differs in its colours alone.
 BOTH_LIGHTS: dict[Literal["light", "dark"], dict[str, Any]] = {
-    "light": {},
-    "dark": {"runOnly": ["color-contrast"]},
+    "light": {"resultTypes": ["violations"]},
+    "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
 }
 
 
-def test_no_page_has_a_serious_barrier_in_either_light(filled: Filled, look: Open) -> None:
-    page = look("?window=30d")
-    found = []
-    for path in (*PAGES, a_call_page(filled)[1:], f"sessions?session_id={TOOLED}", "calls?q=order"):
-        page.goto(f"{filled.url}/{path}".rstrip("/"))
-        for scheme, options in BOTH_LIGHTS.items():
-            page.emulate_media(color_scheme=scheme)
-            drawn = f"[data-chart]:not([data-theme={scheme}])"
-            expect(page.locator(drawn)).to_have_count(0, timeout=DRAWN_MS)
-            found += [
-                (path, scheme, one["id"], [node["target"] for node in one["nodes"]][:3])
-                for one in Axe().run(page, options=options).response["violations"]
-                if one["impact"] in ("serious", "critical")
-            ]
-    assert [] == found
+class Visit(NamedTuple):
+    """What was found on a page: barriers, levels of headings, headings that do not sort."""
+
+    barriers: list[tuple[str, Any, list[Any]]]
+    levels: list[int]
+    unsorted: list[str]
 
 
-def test_headings_are_in_order_on_every_page(filled: Filled, look: Open) -> None:
-    page = look()
-    for path in (*PAGES, a_call_page(filled)[1:]):
-        page.goto(f"{filled.url}/{path}".rstrip("/"))
-        levels = [
-            int(name[1])
-            for name in page.locator("h1, h2, h3, h4").evaluate_all(
-                "all => all.map(e => e.tagName)"
-            )
+@pytest.fixture(scope="module")
+def visits(filled: Filled, chromium: Browser) -> dict[str, Visit]:
+    """Every page by its path, looked at once in both lights."""
+    page = chromium.new_page(viewport={"width": 1360, "height": 900})
+    wanted = (*PAGES, a_call_page(filled)[1:], f"sessions?session_id={TOOLED}", "calls?q=order")
+    found = {path: _visited(page, f"{filled.url}/{path}".rstrip("/")) for path in wanted}
+    page.close()
+    return found
+
+
+def _visited(page: Page, url: str) -> Visit:
+    page.goto(url)
+    tags = page.locator("h1, h2, h3, h4").evaluate_all("all => all.map(e => e.tagName)")
+    heads = page.locator(f"{SORTED} thead th:not(:has(a)):not(:has(button:enabled))")
+    unsorted = heads.all_text_contents()
+    barriers: list[tuple[str, Any, list[Any]]] = []
+    for scheme, options in BOTH_LIGHTS.items():
+        page.emulate_media(color_scheme=scheme)
+        drawn = page.locator(f"[data-chart]:not([data-theme={scheme}])")
+        expect(drawn).to_have_count(0, timeout=DRAWN_MS)
+        barriers += [
+            (scheme, one["id"], [node["target"] for node in one["nodes"]][:3])
+            for one in Axe().run(page, options=options).response["violations"]
+            if one["impact"] in ("serious", "critical")
         ]
-        assert 1 == levels[0], path
-        assert [] == [(a, b) for a, b in itertools.pairwise(levels) if b > a + 1], path
+    return Visit(barriers, [int(tag[1]) for tag in tags], unsorted)
 
 
-PICTURES = {
-    "overview": ("?window=30d", False, 1360, 900),
-    "overview-dark": ("?window=30d", True, 1360, 900),
-    "overview-phone": ("?window=30d", False, PHONE, 740),
-    "calls": ("/calls?window=30d", False, 1360, 900),
-    "call": ("CALL", False, 1360, 900),
-    "models": ("/models?window=30d", False, 1360, 900),
-    "models-dark": ("/models?window=30d", True, 1360, 900),
-    "costs": ("/costs?window=30d", False, 1360, 900),
-    "errors": ("/errors?window=30d", False, 1360, 900),
-    "health": ("/health", False, 1360, 900),
-    "prompts": ("/prompts?window=30d", False, 1360, 900),
-    "sessions": ("/sessions?window=30d", False, 1360, 900),
-    "users": ("/users?window=30d", False, 1360, 900),
-}
+def test_no_page_has_a_serious_barrier_in_either_light(visits: dict[str, Visit]) -> None:
+    assert {} == {path: one.barriers for path, one in visits.items() if one.barriers}
 
 
-@pytest.mark.skipif(not os.environ.get("DASHBOARD_PICTURES"), reason="`make screenshots`")
-@pytest.mark.parametrize("name", PICTURES)
-def test_pictures_for_the_readme_are_small(filled: Filled, look: Open, name: str) -> None:
-    path, dark, width, height = PICTURES[name]
-    streamed = [call for call in filled.calls if call.first_token_ns and call.response]
-    page = look(path.replace("CALL", f"/calls/{streamed[0].id}"), dark, width, height)
-    folder = Path(os.environ["DASHBOARD_PICTURES"])
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{name}.png")
-    assert LARGEST_PICTURE > (folder / f"{name}.png").stat().st_size
+def test_headings_are_in_order_on_every_page(visits: dict[str, Visit]) -> None:
+    for path, one in visits.items():
+        assert 1 == one.levels[0], path
+        pairs = itertools.pairwise(one.levels)
+        assert [] == [(a, b) for a, b in pairs if b > a + 1], path
+
+
+# What is a text of a call is filtered instead, and a share goes with the number before it.
+UNSORTED = {"Compare", "Status", "What", "Model", "User", "Share"}
+SORTED = "table:not(:has(caption:text-is('Models side by side')))"
+
+
+def test_every_heading_of_every_table_is_there_to_sort_by(visits: dict[str, Visit]) -> None:
+    unsorted = {path: one.unsorted for path, one in visits.items() if one.unsorted}
+    assert UNSORTED == {text for some in unsorted.values() for text in some}
+    assert {"models", "prompts", "errors", "calls", "calls?q=order"} == set(unsorted)

@@ -34,7 +34,7 @@ def test_an_audit_of_more_calls_than_a_page_reads_says_what_to_do(
 ) -> None:
     status, whole, _ = get(f"{url}/audit?window=30d")
     assert (200, True) == (status, "Calls looked at" in whole)
-    monkeypatch.setattr(audit_page, "MOST_CHECKED", 2)
+    monkeypatch.setattr(audit_page, "MOST_READ", 2)
 
     status, page, _ = get(f"{url}/audit?window=30d")
 

@@ -6,77 +6,29 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
-import urllib3
 from starlette.requests import Request
 
 from flowledger import config
 from flowledger.dashboard.asking import May
-from flowledger.dashboard.pages import calls as calls_page
+from flowledger.dashboard.pages import shown
 from flowledger.dashboard.rendering import PAGES
 from flowledger.questions import ALWAYS, Filters, Ledger, Window
-from flowledger.records import Call
+from flowledger.records import encode
 from flowledger.server.analytics.asking import LocalAsker
-from tests.conftest import postgres_database
-from tests.dashboard.conftest import served
-from tests.dashboard.filled import FORMULA, SCRIPT, TOOLED, fill
+from tests.calls import a_call
+from tests.dashboard.conftest import Site, served
+from tests.dashboard.filled import FORMULA, SCRIPT, TOOLED
+from tests.test_cli import clean_environment, journal
 
 T = TypeVar("T")
 SET_USER = sa.text("UPDATE llm_calls SET user_id = :user WHERE id = :id")
 HOUSE_ROW = r"<tr>(?:(?!</tr>).)*house-translator-7b.*?</tr>"
-
-
-class Site:
-    """A dashboard over calls that are known, asked over HTTP."""
-
-    def __init__(self, url: str, uri: str, calls: list[Call]) -> None:
-        self.url = url
-        self.uri = uri
-        self.calls = calls
-        self._pool = urllib3.PoolManager(retries=False, timeout=60)
-
-    def get(self, path: str = "", **headers: str) -> urllib3.BaseHTTPResponse:
-        return self._pool.request("GET", self.url + path, headers=headers, redirect=False)
-
-    def text(self, path: str = "", status: int = 200) -> str:
-        answer = self.get(path)
-        assert status == answer.status, answer.data
-        return answer.data.decode()
-
-    def ids(self, path: str) -> list[str]:
-        """The calls of a list, page after page."""
-        found: list[str] = []
-        while path:
-            text = self.text(path)
-            found += re.findall(r'data-id="(\w+)"', text)
-            following = re.search(r'href="/ledger(/calls\?[^"]*page=[^"]*)">(?:Next|Search)', text)
-            path = following[1].replace("&amp;", "&") if following else ""
-        return found
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    """A site over each database in turn."""
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("site") / "mlflow.db"
-        path.write_bytes(request.getfixturevalue("empty_sqlite").read_bytes())
-        yield from opened(f"sqlite:///{path}")
-    else:
-        with postgres_database(request.getfixturevalue("postgres_server")) as uri:
-            yield from opened(uri)
-
-
-def opened(uri: str) -> Iterator[Site]:
-    calls = fill(uri, rounds=1)
-    with served(uri) as url:
-        yield Site(url, uri, calls)
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -115,8 +67,18 @@ def test_sorted_by_a_number_all_calls_come_once_in_its_order(
         values = [getattr(rows[id_], key) or 0 for id_ in ids]
         assert sorted(values, reverse=sort[0] == "-") == values
         assert len(set(ids)) == len(ids) > 50
-    monkeypatch.setattr(calls_page, "MOST_RANKED", 10)
-    assert "choose a shorter window" in site.text("/calls?window=30d&sort=-cost_usd", 422)
+    monkeypatch.setattr(shown, "MOST_READ", 10)
+    for asked in (
+        "/calls?window=30d&sort=-cost_usd",
+        "/sessions?window=30d&sort=-calls",
+        "/costs?window=30d&by=session_id",
+        "/costs?window=30d&by=tag:team",
+    ):
+        text = site.text(asked, 422)
+        assert "choose a shorter window or a filter" in text
+        shorter = re.search(r'href="/ledger([^"]*window=1h[^"]*)"', text)
+        assert shorter is not None
+        assert shorter[1].partition("?")[0] == asked.partition("?")[0]
 
 
 def test_a_search_finds_text_in_what_was_asked_and_nothing_that_is_only_json(site: Site) -> None:
@@ -315,3 +277,61 @@ def test_a_database_that_is_gone_is_told_in_a_sentence(tmp_path: Path) -> None:
     uri = "postgresql://nobody@127.0.0.1:1/none"
     with served(uri) as url:
         assert "try again" in Site(url, uri, []).text(status=503)
+
+
+def test_a_function_around_calls_has_no_tokens_and_no_price_of_its_own(site: Site) -> None:
+    around = next(call for call in site.calls if call.inner_calls)
+    text = site.text(f"/calls/{around.id}")
+    assert "of its own: the calls inside have them" in text
+    assert "Nobody knows this model" not in text
+
+
+def test_a_chart_without_anything_to_draw_says_so(site: Site) -> None:
+    text = site.text("?window=30d&status=success")
+    card = text[text.index("Failed calls by error type") :].partition("</section>")[0]
+    assert "Nothing in this window." in card
+    assert "data-chart" not in card
+
+
+def test_versions_of_a_prompt_stand_side_by_side_with_what_they_say(site: Site) -> None:
+    text = site.text("/prompts?window=30d")
+    sides = re.findall(r"<h2>Version (\w+)</h2>(.*?)</section>", text, re.S)
+    assert ["3", "2"] == [version for version, _ in sides]
+    for version, side in sides:
+        latest = max(
+            (call for call in site.calls if call.prompt_version.version == version),
+            key=lambda call: call.start_ns,
+        )
+        spoken = re.search(r"<h3>system</h3><pre[^>]*>(.*?)</pre>", side, re.S)
+        assert spoken is not None
+        assert {"role": "system", "content": html.unescape(spoken[1])} in list(latest.prompt)
+    [one] = re.findall(r"<h2>Version (\w+)</h2>", site.text("/prompts?window=30d&compare=2"))
+    assert "2" == one
+
+
+def test_the_latest_errors_come_with_their_stacks(site: Site) -> None:
+    text = site.text("/errors?window=30d")
+    stacks = re.findall(r"<summary>Stack</summary><pre[^>]*>(.*?)</pre>", text, re.S)
+    latest = sorted(
+        (c for c in site.calls if not c.outcome.success and not c.inner_calls),
+        key=lambda call: call.start_ns,
+        reverse=True,
+    )[: len(stacks)]
+    assert [call.outcome.stack for call in latest] == [html.unescape(one) for one in stacks]
+    assert 0 < len(stacks)
+
+
+def test_health_tells_what_waits_and_what_was_rejected(sqlite_uri: str, tmp_path: Path) -> None:
+    settings = config.load(clean_environment(tmp_path, FLOWLEDGER_TRACKING_URI=sqlite_uri))
+    rejected = settings.journal_folder / "rejected" / "2026-01-01.jsonl"
+    journal(sqlite_uri, tmp_path, encode(a_call()), encode(a_call()))
+    rejected.parent.mkdir()
+    rejected.write_text('{"reason":"its id is not hexadecimal","record":""}\n')
+    with served(sqlite_uri, LocalAsker(settings)) as url:
+        text = Site(url, sqlite_uri, []).text("/health")
+    tiles = dict(
+        re.findall(r"<h2>(Waiting|Lost or rejected)</h2><p class=\"big\"><span>(.*?)<", text)
+    )
+    assert {"Waiting": "2", "Lost or rejected": "1"} == tiles
+    assert "nobody ships" in text
+    assert "Rejected because: its id is not hexadecimal" in text

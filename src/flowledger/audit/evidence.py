@@ -3,12 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import sqlalchemy as sa
 
-from flowledger.audit.lacking import lacking
+from flowledger.audit.lacking import EPOCH, lacking
 from flowledger.audit.missing import dropped, missing, rejected, silent
 from flowledger.audit.policy import Policy, seconds_of
 from flowledger.audit.shortfalls import Shortfall
@@ -19,14 +19,18 @@ __all__ = ["Evidence", "check"]
 
 MOST_EXAMPLES = 5
 CALLS_WITHOUT_RUN = """
-SELECT c.id, c.start_ms, c.feature, c.user_id FROM llm_calls c
+SELECT c.start_ms / 86400000, c.feature, c.user_id, COUNT(*), MIN(c.id), MAX(c.id)
+FROM llm_calls c
 WHERE {window} AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.run_uuid = c.id)
+GROUP BY 1, 2, 3
 """
 RUNS_WITHOUT_CALL = """
-SELECT r.run_uuid, COALESCE(r.start_time, 0), e.name, r.user_id
+SELECT COALESCE(r.start_time, 0) / 86400000, e.name, r.user_id, COUNT(*), MIN(r.run_uuid),
+    MAX(r.run_uuid)
 FROM runs r LEFT JOIN experiments e ON e.experiment_id = r.experiment_id
 WHERE {window} AND NOT EXISTS (SELECT 1 FROM llm_calls c WHERE c.id = r.run_uuid)
 AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'flowledger.id')
+GROUP BY 1, 2, 3
 """
 
 
@@ -126,13 +130,13 @@ def _window(
 def _apart(connection: sa.Connection, kind: str, query: str, window: str) -> Shortfall:
     """Calls or runs that the other side does not know."""
     features, users, days = Counter[str](), Counter[str](), Counter[str]()
-    examples: list[str] = []
-    for one, start_ms, feature, user in connection.exec_driver_sql(query.format(window=window)):
-        features[feature or ""] += 1
-        users[user or ""] += 1
-        days[datetime.fromtimestamp(int(start_ms) / 1000, UTC).date().isoformat()] += 1
-        if len(examples) < MOST_EXAMPLES:
-            examples.append(str(one))
+    ids: set[str] = set()
+    for day, feature, user, count, *ends in connection.exec_driver_sql(query.format(window=window)):
+        features[feature or ""] += count
+        users[user or ""] += count
+        days[(EPOCH + timedelta(days=day)).date().isoformat()] += count
+        ids.update(ends)
+    examples = sorted(ids)[:MOST_EXAMPLES]
     return Shortfall.of(kind, kind.replace("_", " "), features, users, days, examples)
 
 

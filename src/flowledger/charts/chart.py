@@ -50,8 +50,11 @@ class Theme(msgspec.Struct, frozen=True, kw_only=True):
             "legend": {
                 "labelColor": self.muted,
                 "labelFontSize": 11,
-                "symbolStrokeWidth": 4,
-                "symbolSize": 80,
+                "columns": 4,
+                "symbolType": "square",
+                "symbolOpacity": 1,
+                "symbolStrokeWidth": 0,
+                "symbolSize": 90,
             },
             "view": {"stroke": None},
             "range": {"category": list(self.series)},

@@ -15,8 +15,12 @@ __all__ = ["CALLS", "SPEND", "bars", "distribution", "spend_and_calls", "stacked
 ROWS = "rows"
 SPEND, CALLS = "Spend", "Calls"
 Drawing = dict[str, Any]
-# Days by their date, hours by the clock.
-TIME_LABEL = "utcFormat(datum.value, utchours(datum.value) ? '%H:%M' : '%d %b')"
+# What stands at a tick of time is a parameter: Vega knows neither parts of days nor what is cut.
+TIME_LABEL = "labels[toNumber(datum.value)]"
+LATENCY_TICKS = [size * 10**power for power in range(-1, 7) for size in (1, 2, 5)]
+LATENCY_LABEL = (
+    "datum.value < 1000 ? format(datum.value, ',') + ' ms' : format(datum.value / 1000, ',') + ' s'"
+)
 
 
 def with_rows(drawing: Drawing, rows: Sequence[Drawing], **params: Any) -> Drawing:
@@ -55,7 +59,7 @@ def bars() -> Drawing:
     )
     return _made(
         alt.layer(
-            there.mark_bar(height=14, cornerRadiusEnd=6),
+            there.mark_bar(height=16, cornerRadiusEnd=7),
             there.mark_text(align="left", dx=6).encode(text="text:N"),
         )
     )
@@ -87,13 +91,13 @@ def distribution() -> Drawing:
     """How the latencies of one or more parts spread, on an axis that grows by factors."""
     return _made(
         alt.Chart(alt.NamedData(ROWS))
-        .mark_area(line=True, fillOpacity=0.12, interpolate="monotone")
+        .mark_area(line=True, fillOpacity=0.06, interpolate="monotone")
         .encode(
             x=alt.X(
                 "ms:Q",
-                title="Latency, milliseconds",
+                title="Latency",
                 scale=alt.Scale(type="log", nice=False),
-                axis=alt.Axis(format=",.0f", tickCount=6, labelOverlap="greedy"),
+                axis=alt.Axis(values=LATENCY_TICKS, labelExpr=LATENCY_LABEL, labelOverlap="greedy"),
             ),
             y=alt.Y(
                 "share:Q",
@@ -132,7 +136,7 @@ def _of(kind: str, how: str) -> str:
 
 
 def _time() -> Any:
-    axis = alt.Axis(labelOverlap="greedy", tickCount=8, labelExpr=TIME_LABEL)
+    axis = alt.Axis(labelOverlap="greedy", values=alt.ExprRef("ticks"), labelExpr=TIME_LABEL)
     return alt.X("start:T", title=None, scale=alt.Scale(type="utc"), axis=axis)
 
 
@@ -144,7 +148,7 @@ def _amount(title: str, side: Any, form: str) -> Any:
 
 
 def _series() -> Any:
-    legend = alt.Legend(title=None, orient="top", direction="horizontal", columns=3, labelLimit=180)
+    legend = alt.Legend(title=None, orient="top", direction="horizontal", labelLimit=140)
     return alt.Color("name:N", sort=alt.EncodingSortField("place", op="min"), legend=legend)
 
 

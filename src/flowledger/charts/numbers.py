@@ -4,8 +4,11 @@ from datetime import UTC, datetime
 
 __all__ = [
     "UNKNOWN",
+    "amount",
+    "clock",
     "count",
     "day",
+    "duration",
     "milliseconds",
     "minute",
     "moment",
@@ -45,6 +48,13 @@ def money(usd: float | None) -> str:
     return f"${usd:.6f}" if usd >= 1e-4 else f"${usd:.8f}"
 
 
+def amount(usd: float | None) -> str:
+    """US dollars that calls add up to: cents, and more places only where there is less than one."""
+    if usd is not None and 0.01 <= usd < 1:
+        return f"${usd:.2f}"
+    return money(usd)
+
+
 def percent(value: float | None) -> str:
     """Per cent, with two places."""
     return UNKNOWN if value is None else f"{value:,.2f}%"
@@ -59,6 +69,14 @@ def milliseconds(value: float | None) -> str:
     return f"{value:,.0f} ms" if value < 10_000 else f"{value / 1000:,.1f} s"
 
 
+def duration(ms: int) -> str:
+    """How long something is, in the largest unit that it fills: `3 min`."""
+    for length, name in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min")):
+        if ms >= length:
+            return f"{ms // length} {name}"
+    return f"{max(0, ms) // 1000} s"
+
+
 def moment(unix_ms: int | None) -> str:
     """A moment in UTC, to the second."""
     return _in_utc(unix_ms, "%Y-%m-%d %H:%M:%S")
@@ -67,6 +85,12 @@ def moment(unix_ms: int | None) -> str:
 def day(unix_ms: int | None) -> str:
     """A day in UTC: `19 Oct`."""
     return _in_utc(unix_ms, "%d %b").removeprefix("0")
+
+
+def clock(unix_ms: int | None) -> str:
+    """The hour and the minute of a moment in UTC: `14:05`; at midnight its day."""
+    text = _in_utc(unix_ms, "%H:%M")
+    return day(unix_ms) if text == "00:00" else text
 
 
 def minute(unix_ms: int | None) -> str:

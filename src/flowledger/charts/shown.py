@@ -14,16 +14,25 @@ __all__ = ["MEASURES", "bars", "error_types", "latencies", "over_time", "spend_a
 
 MS_OF_A_PERIOD = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 NAMED = {"minute": numbers.minute, "hour": numbers.minute, "day": numbers.day}
-TALL, ROW_HEIGHT = 240, 32
+TALL, TALLER = 240, 320
+BARS_HEIGHT, THINNEST, THICKEST = 280, 28, 44  # of lying bars together, and of each
 MOST_BARS, MOST_SERIES = 10, 7
 LEAST_REST = 1e-9  # below that it is what adding floats leaves over
 ROOM = 1.45  # the number stands beside the longest bar
 OTHERS, NO_VALUE = "others", "(none)"
 MOST_SPANS = 4000
+MOST_TICKS = 8
+# Between the labels of an axis of time, in spans of it.
+TICKS = {
+    "minute": (1, 5, 10, 15, 30, 60, 120, 240),
+    "hour": (1, 2, 3, 4, 6, 12, 24, 48, 96),
+    "day": (1, 2, 4, 7, 14, 28, 56, 112, 365),
+}
+LABELLED = {"minute": numbers.clock, "hour": numbers.clock, "day": numbers.day}
 COARSER = 3  # buckets of 4 % drawn as one of 12 %
 # What can be drawn: the attribute of sums, what a title calls it, and how it is written.
 MEASURES = {
-    "cost_usd": ("Spend", "US dollars", numbers.money),
+    "cost_usd": ("Spend", "US dollars", numbers.amount),
     "calls": ("Calls", "calls", lambda value: numbers.count(round(value))),
     "total_tokens": ("Tokens", "tokens", lambda value: numbers.short_count(round(value))),
     "failed": ("Failed calls", "calls", lambda value: numbers.count(round(value))),
@@ -57,12 +66,13 @@ def spend_and_calls(rows: Sequence[Period], window: Window, period: str = "day")
     total, calls = sum(row.cost_usd for row in rows), sum(row.calls for row in rows)
     return Chart(
         title=f"Spend and calls per {period}",
-        summary=f"{numbers.money(total)} and {numbers.count(calls)} calls in all",
+        summary=f"{numbers.amount(total)} and {numbers.count(calls)} calls in all",
         head=(period.capitalize(), "Spend", "Calls"),
         rows=[(spans.named(r.start_ms), _spent(r), numbers.count(r.calls)) for r in rows],
         drawing=drawings.with_rows(
             drawings.spend_and_calls(),
             points,
+            **spans.axis(),
             money=_form("cost_usd", max((row.cost_usd for row in rows), default=0)),
             number=_form("calls", max((row.calls for row in rows), default=0)),
         ),
@@ -103,7 +113,7 @@ def bars(
             ],
             most=max((amount for _, amount, *_ in told), default=0) * ROOM or 1,
         ),
-        height=ROW_HEIGHT * max(1, len(told)),
+        height=_height(len(told)),
     )
 
 
@@ -134,8 +144,9 @@ def over_time(
     totals: defaultdict[str, float] = defaultdict(float)
     for row in rows:
         totals[_name(row.value)] += getattr(row, measure)
-    largest = sorted(totals, key=lambda who: (-totals[who], who))
+    largest = sorted(totals, key=lambda who: (who == OTHERS, -totals[who], who))
     kept = largest if len(largest) <= MOST_SERIES else largest[: MOST_SERIES - 1]
+    kept = [who for who in kept if who != OTHERS]
     order = {who: place for place, who in enumerate([*kept, OTHERS])}
     amounts: defaultdict[tuple[int, int, str], float] = defaultdict(float)
     heights: defaultdict[int, float] = defaultdict(float)
@@ -170,8 +181,9 @@ def over_time(
         head=(period.capitalize(), dimension.capitalize(), name),
         rows=[(str(one["when"]), str(one["name"]), str(one["text"])) for one in points],
         drawing=drawings.with_rows(
-            drawings.stacked(f"{name}, {unit}"),
+            drawings.stacked(f"{name}, {unit}" if unit.lower() not in name.lower() else name),
             [*points, *edges],
+            **spans.axis(MS_OF_A_PERIOD[period] // 2),
             form=form,
         ),
         height=TALL,
@@ -207,7 +219,7 @@ def latencies(histograms: Mapping[str | None, Iterable[tuple[int, int]]]) -> Cha
         head=("Name", "Calls", "p50", "p90", "p95", "p99"),
         rows=rows,
         drawing=drawings.with_rows(drawings.distribution(), points),
-        height=TALL,
+        height=TALLER,
     )
 
 
@@ -254,6 +266,20 @@ class _Spans:
         name = NAMED[self._period](start)
         return f"{name} (part)" if self._cuts(start) else name
 
+    def axis(self, after_ms: int = 0) -> dict[str, object]:
+        """Where labels stand on the axis, so long after a span begins, and what they say."""
+        steps = TICKS[self._period]
+        step = next((n for n in steps if len(self.starts) <= n * MOST_TICKS), steps[-1])
+        apart = step * self._length
+        # Days are counted from the latest one, hours and minutes by the clock.
+        first = self.starts[-1] % apart if self._period == "day" and self.starts else 0
+        starts = [start for start in self.starts if start % apart == first]
+        label = LABELLED[self._period]
+        return {
+            "ticks": [start + after_ms for start in starts],
+            "labels": {str(start + after_ms): label(start) for start in starts},
+        }
+
     def stretches(self) -> Iterator[tuple[str, int]]:
         """Where lines go: `solid` through whole spans, dashed from them to those that are cut.
 
@@ -275,7 +301,7 @@ class _Spans:
 
 
 def _spent(row: Sums | None) -> str:
-    return numbers.money(0.0 if row is None else row.spend_usd)
+    return numbers.amount(0.0 if row is None else row.spend_usd)
 
 
 def _amount(row: Slice, measure: str) -> tuple[float, str]:
@@ -296,6 +322,10 @@ def _in_words(measure: str, total: float, names: Sequence[str]) -> str:
 
 def _name(value: str | None) -> str:
     return NO_VALUE if value is None else value
+
+
+def _height(bars: int) -> int:
+    return max(1, bars) * min(THICKEST, max(THINNEST, BARS_HEIGHT // max(1, bars)))
 
 
 def _share(amount: float, total: float) -> str:

@@ -20,7 +20,7 @@ REAL_CALLS = 8
 SPEED = 25.0
 CONCURRENCY = 16
 REAL_CONCURRENCY = 4
-HISTORY_DAYS = 30
+HISTORY_DAYS = 60  # so that 30 of them have 30 before them to be compared with
 
 
 @click.command()

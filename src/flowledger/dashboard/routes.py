@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from flowledger.dashboard import assets, export
 from flowledger.dashboard.asking import Asker, May
 from flowledger.dashboard.pages import TEMPLATES, Shown
-from flowledger.dashboard.rendering import render
+from flowledger.dashboard.rendering import PAGES, render
 from flowledger.dashboard.view import View
 from flowledger.errors import FlowledgerError, NotFound, QuestionError, StoreError
 from flowledger.questions import Ledger
@@ -148,9 +148,21 @@ def _base(request: Request) -> str:
 
 def _problem(request: Request, exc: Exception) -> Response:
     status, sentence, headers = _told(exc)
-    view = View(base=_base(request), path="?", given={}, compared=())
-    page = render("problem", view, title=_title(status), status=status, sentence=sentence)
+    page = render(
+        "problem", _around(request), title=_title(status), status=status, sentence=sentence
+    )
     return HTMLResponse(page, status, {**NEVER_KEPT, **headers})
+
+
+def _around(request: Request) -> View:
+    """What was asked for, so that another window can be chosen; nothing where it makes no sense."""
+    path = request.path_params.get("path", "")
+    try:
+        if path in PAGES:
+            return View.of(_base(request), path, request.query_params)
+    except QuestionError:
+        pass
+    return View(base=_base(request), path="?", given={}, compared=())
 
 
 def _fault(request: Request, exc: Exception) -> Response:

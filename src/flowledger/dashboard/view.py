@@ -33,7 +33,7 @@ FILTERS = {
 }
 OTHERS = ("window", "q", "sort", "page", "by", "part")
 
-_sort = re.compile(r"-?[a-z_]{1,40}")
+_sort = re.compile(r"-?[a-z0-9_]{1,40}")
 
 
 class Span(msgspec.Struct, frozen=True):

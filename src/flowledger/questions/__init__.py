@@ -5,6 +5,7 @@ with Ledger("sqlite:///mlflow.db") as ledger:
 """
 
 from flowledger.questions.catalog import Block, catalog
+from flowledger.questions.groups import Groups
 from flowledger.questions.ledger import Ledger
 from flowledger.questions.over import DIMENSIONS, ORDERS, Over
 from flowledger.questions.rows import (
@@ -29,6 +30,7 @@ from flowledger.questions.rows import (
     Sums,
 )
 from flowledger.questions.searching import Searched
+from flowledger.questions.speeds import Speeds
 from flowledger.questions.window import ALWAYS, Filters, Window
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "FailedCall",
     "FeatureOf",
     "Filters",
+    "Groups",
     "Lag",
     "Ledger",
     "LedgerSize",
@@ -56,6 +59,7 @@ __all__ = [
     "Searched",
     "Session",
     "Slice",
+    "Speeds",
     "Step",
     "StoredCall",
     "Sums",

@@ -3,13 +3,13 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from flowledger import latency
 from flowledger.errors import QuestionError
+from flowledger.questions.groups import Group, Groups
 from flowledger.questions.rows import (
     EveryCall,
     FailedCall,
@@ -40,6 +40,7 @@ from flowledger.questions.searching import (
     searched,
 )
 from flowledger.questions.sources import SUMS, Sources
+from flowledger.questions.speeds import Histogram, Speeds, percentiles_of
 from flowledger.questions.window import Filters, Window
 from flowledger.store.rollup import FACETS, GROUPED, OF_LATENCIES
 
@@ -59,7 +60,7 @@ DIMENSIONS = {
 }
 # What parts can be sorted by: `value` is their name, rates and averages come from sums.
 ORDERS = {
-    "value": "{value}",
+    "value": "value",
     "calls": "SUM(calls)",
     "failed": "SUM(failed)",
     "error_rate": "1.0 * SUM(failed) / SUM(calls)",
@@ -71,6 +72,7 @@ ORDERS = {
     "mean_confidence": "COALESCE(SUM(confidence) / NULLIF(SUM(confidences), 0), -1)",
     "last_ms": "MAX(last_ms)",
 }
+OTHERS = "others"
 HOURS = {"minute": 0, "hour": 1, "day": 24}
 MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
 MOST_MINUTES = 1440
@@ -82,6 +84,7 @@ SPAN = (
     " WHERE s.trace_id = 'tr-' || c.id AND s.span_id = SUBSTR(c.id, 17))"
 )
 
+_GROUPS = ", ".join(f"g.{name}" for name in GROUPED)
 PAGE_TOKEN = r"([0-9]{1,15})-(.{1,8000})"
 _token = re.compile(PAGE_TOKEN, re.DOTALL)
 
@@ -127,7 +130,7 @@ class Over:
         sources = self._sources()
         holes = {"latencies": sources.latencies()}
         found = self._ask(_Bucket, "latency_histogram", sources, holes)
-        return _percentiles([(row.latency_bucket, row.calls) for row in found])
+        return percentiles_of([(row.latency_bucket, row.calls) for row in found])
 
     def by(
         self, dimension: str, limit: int = 100, order: str = "calls", *, ascending: bool = False
@@ -147,7 +150,8 @@ class Over:
         column = _column(dimension)
         sources = self._sources()
         holes = {"value": _value(column), "dimension": sources.dimension(column)}
-        holes["order"] = _order(order, _value(column), ascending)
+        orders = {**ORDERS, "value": _value(column)}
+        holes["order"] = _order(order, orders, ascending)
         rows = self._ask(_AnySlice, "numbers_by", sources, holes, limit=_bounded(limit))
         named = self._namer(column)
         return [_as(Slice, row, value=named(row.value)) for row in rows]
@@ -158,17 +162,15 @@ class Over:
         Raises:
             QuestionError: that is another dimension.
         """
-        return {value: _percentiles(some) for value, some in self.histograms(dimension).items()}
+        return {value: percentiles_of(some) for value, some in self.histograms(dimension).items()}
 
-    def histograms(self, dimension: str) -> dict[str | None, list[tuple[int, int]]]:
+    def histograms(self, dimension: str) -> dict[str | None, Histogram]:
         """Buckets of `flowledger.latency` with their calls, by `experiment`, `feature` or `model`.
 
         Raises:
             QuestionError: that is another dimension.
         """
-        column = _column(dimension)
-        if column not in OF_LATENCIES:
-            raise QuestionError(f"there are no percentiles by {dimension}: use a filter instead")
+        column = _of_latencies(dimension)
         sources = self._sources()
         holes = {"value": column, "latencies": sources.latencies()}
         named = self._namer(column)
@@ -176,6 +178,29 @@ class Over:
         for row in self._ask(_Histogram, "latency_histograms_by", sources, holes):
             buckets[named(row.value)].append((row.latency_bucket, row.calls))
         return buckets
+
+    def speeds(self, dimension: str, period: str = "day") -> Speeds:
+        """Percentiles of all calls, by one dimension and over time, from one reading.
+
+        Raises:
+            QuestionError: as `histograms` and `trend`.
+        """
+        column, hours = _of_latencies(dimension), self._hours(period)
+        sources = self._sources(by_minute=not hours)
+        holes = {"moments": str(hours or 1), "value": column, "latencies": sources.latencies(hours)}
+        named = self._namer(column)
+        buckets = defaultdict(list)
+        question = "latency_histograms_by_period_and"
+        for row in self._ask(_NumberedHistogram, question, sources, holes):
+            start_ms = row.period * _length_ms(hours)
+            buckets[start_ms, named(row.value)].append((row.latency_bucket, row.calls))
+        return Speeds(buckets)
+
+    def groups(self) -> Groups:
+        """The sums by all that calls are grouped by, to be told apart without asking again."""
+        sources = self._sources()
+        holes = {"columns": _GROUPS, "grouped": sources.groups()}
+        return Groups(self._ask(Group, "numbers_by_group", sources, holes), self._of_groups)
 
     def by_prompt(self) -> list[PromptSlice]:
         """The sums by prompt version, the one used last first; a hash where there is no version."""
@@ -199,12 +224,19 @@ class Over:
         sources = self._sources(by_minute=not hours)
         holes = {"moments": str(hours or 1), "measured": sources.totals(hours)}
         return [
-            _as(Period, row, start_ms=row.period * (hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE))
+            _as(Period, row, start_ms=row.period * _length_ms(hours))
             for row in self._ask(_NumberedPeriod, "numbers_by_period", sources, holes)
         ]
 
-    def trend_by(self, dimension: str, period: str = "day") -> list[PeriodSlice]:
+    def trend_by(
+        self, dimension: str, period: str = "day", among: Sequence[str | None] | None = None
+    ) -> list[PeriodSlice]:
         """The sums by `day`, `hour` or `minute` (UTC) and by one dimension, as `trend` and `by`.
+
+        Args:
+            dimension: as `by`.
+            period: as `trend`.
+            among: the texts to tell apart, where there may be very many; all else is `others`.
 
         Raises:
             QuestionError: as `trend`, or there is no such dimension.
@@ -212,7 +244,10 @@ class Over:
         hours = self._hours(period)
         column = _column(dimension)
         sources = self._sources(by_minute=not hours)
-        holes = {"moments": str(hours or 1), "value": _value(column)}
+        value = _value(column)
+        if among is not None:
+            value = _among(value, among, sources.parameters)
+        holes = {"moments": str(hours or 1), "value": value}
         holes["dimension"] = sources.dimension(column, hours)
         named = self._namer(column)
         return [
@@ -220,10 +255,21 @@ class Over:
                 PeriodSlice,
                 row,
                 value=named(row.value),
-                start_ms=row.period * (hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE),
+                start_ms=row.period * _length_ms(hours),
             )
             for row in self._ask(_NumberedSlice, "numbers_by_period_and", sources, holes)
         ]
+
+    def sessions_by(self, order: str, limit: int = 50, *, ascending: bool = False) -> list[Session]:
+        """Sessions by their name, their user or what their calls add up to; every call is read.
+
+        Raises:
+            QuestionError: there is no such order.
+        """
+        sources = self._sources()
+        orders = {**ORDERS, "value": "session_id", "user_id": "COALESCE(MAX(user_id), '')"}
+        holes = {"calls": sources.calls, "order": _order(order, orders, ascending)}
+        return self._ask(Session, "sessions_ranked", sources, holes, limit=_bounded(limit))
 
     def failed(self, limit: int = 20) -> list[FailedCall]:
         """The latest calls that failed."""
@@ -407,6 +453,12 @@ class Over:
     ) -> list[R]:
         return self._question(row, name, {"sums": SUMS, **holes}, sources.parameters | values)
 
+    def _of_groups(self, dimension: str) -> tuple[str, Callable[[Any], str | None]]:
+        column = _column(dimension)
+        if column not in GROUPED:
+            raise QuestionError(f"calls are not grouped by {dimension}: ask for it by itself")
+        return column, self._namer(column)
+
     def _namer(self, column: str) -> Callable[[Any], str | None]:
         if column == "success":
             return lambda value: "success" if value else "failed"
@@ -426,6 +478,10 @@ class _Count(msgspec.Struct):
 
 class _Histogram(_Bucket):
     value: Any
+
+
+class _NumberedHistogram(_Histogram):
+    period: int
 
 
 class _AnySlice(Sums, frozen=True):
@@ -448,14 +504,33 @@ def _column(dimension: str) -> str:
     return DIMENSIONS[dimension]
 
 
+def _of_latencies(dimension: str) -> str:
+    column = _column(dimension)
+    if column not in OF_LATENCIES:
+        raise QuestionError(f"there are no percentiles by {dimension}: use a filter instead")
+    return column
+
+
+def _length_ms(hours: int) -> int:
+    return hours * MS_OF_AN_HOUR or MS_OF_A_MINUTE
+
+
 def _value(column: str) -> str:
     return column if column in GROUPED else "value"
 
 
-def _order(order: str, value: str, ascending: bool) -> str:
-    if order not in ORDERS:
-        raise QuestionError(f"sort={order!r}: use one of {', '.join(ORDERS)}")
-    return f"{ORDERS[order].replace('{value}', value)} {'ASC' if ascending else 'DESC'}"
+def _among(value: str, among: Sequence[str | None], parameters: dict[str, Any]) -> str:
+    """A value where it is one of these, else `others`."""
+    wanted = {f"among{place}": name for place, name in enumerate(among)}
+    parameters |= {**wanted, "others": OTHERS}
+    marks = ", ".join(f":{name}" for name in wanted) or "NULL"
+    return f"CASE WHEN {value} IN ({marks}) THEN {value} ELSE :others END"
+
+
+def _order(order: str, orders: Mapping[str, str], ascending: bool) -> str:
+    if order not in orders:
+        raise QuestionError(f"sort={order!r}: use one of {', '.join(orders)}")
+    return f"{orders[order]} {'ASC' if ascending else 'DESC'}"
 
 
 def _bounded(limit: int) -> int:
@@ -472,12 +547,6 @@ def _position(page: str | None) -> tuple[int, str]:
     if found is None:
         raise QuestionError(f"page={page[:50]!r}: give the `next` of the page before")
     return int(found[1]), found[2]
-
-
-def _percentiles(histogram: list[tuple[int, int]]) -> Percentiles:
-    return Percentiles(
-        **{f"p{percent}": latency.percentile(histogram, percent) for percent in (50, 90, 95, 99)}
-    )
 
 
 def _as(kind: type[R], row: msgspec.Struct, **changed: Any) -> R:

@@ -79,6 +79,17 @@ class Sources:
             hours,
         )
 
+    def groups(self) -> str:
+        """Measures with the group alone."""
+        columns = f"group_id, {_measures}"
+        if self._needs_calls:
+            return f"(SELECT {columns} FROM llm_measured WHERE {self.calls})"
+        joined = " JOIN llm_groups USING (group_id)" if self._grouped else ""
+        return self._rolled_up(
+            f"SELECT {columns} FROM llm_rollup{joined} WHERE",
+            f"SELECT {columns} FROM llm_measured WHERE",
+        )
+
     def totals(self, hours: int = HOURS_OF_A_DAY) -> str:
         """Measures with the time alone; those of one user come from sums too."""
         user = self._filters.user_id
@@ -94,16 +105,17 @@ class Sources:
             hours,
         )
 
-    def latencies(self) -> str:
-        """How many calls are in each bucket of latency, with the dimensions of the histogram."""
+    def latencies(self, hours: int = HOURS_OF_A_DAY) -> str:
+        """How many calls are in each bucket of latency, with the time and what they are told by."""
         if self._needs_calls or self._asks_beyond(OF_LATENCIES):
             columns = ", ".join((*GROUPED, "latency_bucket", "calls"))
-            return f"(SELECT {columns} FROM llm_measured WHERE {self.calls})"
+            return f"(SELECT {self._moment}, {columns} FROM llm_measured WHERE {self.calls})"
         named = "experiment_id, NULLIF(feature, '') AS feature, NULLIF(model, '') AS model"
         columns = f"{named}, latency_bucket, calls"
         return self._rolled_up(
-            f"SELECT {columns} FROM llm_latencies WHERE",
-            f"SELECT {columns} FROM llm_measured WHERE",
+            f"SELECT start AS moment, {columns} FROM llm_latencies WHERE",
+            f"SELECT {self._moment}, {columns} FROM llm_measured WHERE",
+            hours,
         )
 
     def dimension(self, name: str, hours: int = HOURS_OF_A_DAY) -> str:

@@ -1,7 +1,7 @@
-"""A month before the replay: the same arrivals again, written down as having happened.
+"""Weeks before the replay: the same arrivals again, written down as having happened.
 
-So the pages have something to show on the first day: weeks with their weekends, versions of
-prompts, a model that takes the place of another.
+So the pages have something to show on the first day: a month and the one before it, with weekends,
+versions of prompts, a model that takes the place of another.
 """
 
 import random
@@ -96,7 +96,7 @@ def _record(
             {"role": "system", "content": feature.system},
             {"role": "user", "content": request.question},
         ],
-        response=None if error else "(an answer of the month before, which nobody kept)",
+        response=None if error else "(an answer of the days before, which nobody kept)",
         usage=None if error else usage,
         latency_ms=first_ms + MS_PER_TOKEN * usage.get("output_tokens", 0),
         time_to_first_token_ms=first_ms if feature.way == "stream" else None,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flowledger.audit.single import CallProof, prove_call
-from flowledger.dashboard.pages.shown import Context, Shown
+from flowledger.dashboard.pages.shown import Context, Shown, check_few
 from flowledger.dashboard.pages.timeline import bars_of
 from flowledger.errors import NotFound, QuestionError, StoreMisconfigured
 from flowledger.questions import Filters, RecentCall, StoredCall
@@ -13,7 +13,6 @@ __all__ = ["call", "calls"]
 
 ROWS = 50
 CHOICES = 50
-MOST_RANKED = 200_000
 PER_MILLION = 1_000_000
 
 
@@ -31,11 +30,10 @@ def calls(shown: Shown, rest: str) -> Context:
     }
     if view.given.get("part") == "rows":
         return "rows", context
-    over = shown.over()
-    everything = shown.ledger.over(view.window, Filters(readable=shown.may))
+    everything = shown.ledger.over(view.window, Filters(readable=shown.may)).groups()
     return "calls", {
         **context,
-        "sums": over.sums(),
+        "sums": shown.over().sums() if view.filters else everything.sums(),
         "choices": {
             name: [row.value for row in everything.by(name, CHOICES) if row.value is not None]
             for name in ("model", "feature")
@@ -56,11 +54,8 @@ def _listed(
     if order == "start_ms" and not ascending:
         page = over.calls(ROWS, view.page)
         return page.rows, page.next, None
-    if order != "start_ms" and over.sums().calls > MOST_RANKED:
-        raise QuestionError(
-            f"more than {MOST_RANKED:,} calls are listed by their time alone: choose a shorter "
-            "window or a filter, then sort"
-        )
+    if order != "start_ms":
+        check_few(over, "sort them by anything but their time")
     ranked = over.ranked(order, ROWS, view.page, ascending=ascending)
     return ranked.rows, ranked.next, None
 

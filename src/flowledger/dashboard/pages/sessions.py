@@ -3,7 +3,7 @@
 from typing import Any
 
 from flowledger.dashboard.pages.calls import messages_of
-from flowledger.dashboard.pages.shown import PART_ORDERS, Context, Shown
+from flowledger.dashboard.pages.shown import PART_ORDERS, Context, Shown, check_few
 from flowledger.errors import NotFound
 from flowledger.questions import ALWAYS, RecentCall, StoredCall
 
@@ -11,19 +11,22 @@ __all__ = ["sessions"]
 
 ROWS = 50
 TURNS = 20
+ORDERS = (*PART_ORDERS, "user_id")
 
 
 def sessions(shown: Shown, rest: str) -> Context:
     """The sessions of the window, or the turns of the one that the filters name."""
     if "session_id" in shown.view.filters:
         return _one(shown)
-    order, ascending = shown.view.order("-last_ms", PART_ORDERS)
-    context: dict[str, Any] = {"title": "Sessions", "next": None}
+    order, ascending = shown.view.order("-last_ms", ORDERS)
+    context: dict[str, Any] = {"title": "Sessions", "next": None, "most": ROWS}
     if (order, ascending) == ("last_ms", False):
         page = shown.over().sessions(ROWS, shown.view.page)
         context |= {"rows": page.rows, "next": page.next}
     else:
-        context["rows"] = shown.over().by("session_id", ROWS, order, ascending=ascending)
+        over = shown.over()
+        check_few(over, "add up sessions in this order")
+        context["rows"] = over.sessions_by(order, ROWS, ascending=ascending)
     return "sessions", context
 
 

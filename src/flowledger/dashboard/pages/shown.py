@@ -7,11 +7,13 @@ import msgspec
 from flowledger.config import Settings
 from flowledger.dashboard.asking import May
 from flowledger.dashboard.view import View
+from flowledger.errors import QuestionError
 from flowledger.questions import Ledger, Over, Slice
 
-__all__ = ["MOST_ROWS", "PART_ORDERS", "Change", "Context", "Shown", "parts"]
+__all__ = ["MOST_ROWS", "PART_ORDERS", "Change", "Context", "Shown", "check_few", "parts"]
 
 MOST_ROWS = 200
+MOST_READ = 200_000  # calls that a page reads one by one within its time
 # What tables of parts can be sorted by.
 PART_ORDERS = (
     "value",
@@ -72,3 +74,20 @@ def parts(shown: Shown, dimension: str, default: str = "-calls") -> tuple[list[S
     order, ascending = shown.view.order(default, PART_ORDERS)
     rows = shown.over().by(dimension, MOST_ROWS + 1, order, ascending=ascending)
     return rows[:MOST_ROWS], len(rows) > MOST_ROWS
+
+
+def check_few(over: Over, to_do: str) -> None:
+    """Let only a window pass whose calls can be read one by one while somebody waits.
+
+    Args:
+        over: the window.
+        to_do: what is done with them, for the sentence.
+
+    Raises:
+        QuestionError: it has too many.
+    """
+    if over.sums().calls > MOST_READ:
+        raise QuestionError(
+            f"more than {MOST_READ:,} calls would be read one by one to {to_do}: choose a shorter"
+            " window or a filter"
+        )

@@ -9,11 +9,13 @@ __all__ = ["users"]
 def users(shown: Shown, rest: str) -> Context:
     """Everybody who had calls in the window."""
     rows, more = parts(shown, "user_id", "-cost_usd")
-    top = shown.over().by("user_id", order="cost_usd")
+    over = shown.over()
+    spend = rows if not more else over.by("user_id", order="cost_usd")
+    calls = rows if not more else over.by("user_id")
     return "users", {
         "title": "Users",
         "rows": rows,
         "more": more,
-        "spend": charts.bars(top, "user", whole=shown.over().sums()),
-        "calls": charts.bars(shown.over().by("user_id"), "user", "calls"),
+        "spend": charts.bars(spend, "user", whole=over.sums()),
+        "calls": charts.bars(calls, "user", "calls"),
     }

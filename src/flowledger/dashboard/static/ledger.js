@@ -1,4 +1,4 @@
-// Charts and the live list; everything else works without this.
+// Charts, the live list and the order of small tables; everything else works without this.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -39,7 +39,9 @@ function showTip(handler, event, item, value) {
 
 async function draw(place, themes) {
   const spec = parsed(place.dataset.chart);
-  const config = themes[dark.matches ? "dark" : "light"];
+  const theme = themes[dark.matches ? "dark" : "light"];
+  const columns = Math.max(1, Math.floor(place.clientWidth / 165));
+  const config = { ...theme, legend: { ...theme.legend, columns } };
   place.view?.finalize();
   const made = await vegaEmbed(place, spec, {
     actions: false,
@@ -65,6 +67,36 @@ function drawAll() {
   const themes = parsed("themes");
   if (!themes || !globalThis.vegaEmbed) return;
   for (const place of document.querySelectorAll("[data-chart]")) draw(place, themes);
+}
+
+// Tables that are whole in the page are sorted here; others by their links, over every row there is.
+const measure = /^\$?(-?[\d,]*\.?\d+) ?(ms|s|%|k|M|B|T)?(?: or more)?$/;
+const sizes = { s: 1e3, k: 1e3, M: 1e6, B: 1e9, T: 1e12 };
+
+function worth(row, column) {
+  const cell = row.cells[column];
+  const text = cell.dataset.value ?? cell.textContent.trim();
+  const found = measure.exec(text);
+  if (found) return Number(found[1].replaceAll(",", "")) * (sizes[found[2]] ?? 1);
+  return text === "?" ? -1 : text;
+}
+
+function compare(one, other) {
+  if (typeof one === "number" && typeof other === "number") return one - other;
+  return String(one).localeCompare(String(other), undefined, { numeric: true });
+}
+
+function sort(button) {
+  const heading = button.closest("th");
+  const body = heading.closest("table").tBodies[0];
+  const before = heading.getAttribute("aria-sort");
+  const first = heading.classList.contains("number") ? "descending" : "ascending";
+  const way = before ? { ascending: "descending", descending: "ascending" }[before] : first;
+  for (const other of heading.parentElement.cells) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", way);
+  const sign = way === "ascending" ? 1 : -1;
+  const column = heading.cellIndex;
+  body.append(...[...body.rows].sort((a, b) => sign * compare(worth(a, column), worth(b, column))));
 }
 
 // The list of calls: rows that are new are put in their place. Whoever has scrolled down, or is in
@@ -132,6 +164,10 @@ function live(choice) {
   setTimeout(look, 2000);
 }
 
+for (const button of document.querySelectorAll("[data-sort]")) {
+  button.disabled = false;
+  button.addEventListener("click", () => sort(button));
+}
 drawAll();
 dark.addEventListener("change", drawAll);
 const choice = document.querySelector("[data-live]");

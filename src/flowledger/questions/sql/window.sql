@@ -16,6 +16,12 @@ GROUP BY {value}
 ORDER BY {order}, {value}
 LIMIT :limit
 
+-- name: numbers_by_group
+-- The sums by every combination of what calls are grouped by.
+SELECT {columns}, m.*
+FROM (SELECT group_id, {sums} FROM {grouped} m GROUP BY group_id) m
+LEFT JOIN llm_groups g ON g.group_id = m.group_id
+
 -- name: numbers_by_prompt
 -- The sums by prompt version and the version of DSPy it ran with.
 SELECT prompt_version AS value, dspy_version, {sums}
@@ -49,6 +55,13 @@ GROUP BY latency_bucket
 SELECT {value} AS value, latency_bucket, CAST(SUM(calls) AS BIGINT) AS calls
 FROM {latencies} m
 GROUP BY {value}, latency_bucket
+
+-- name: latency_histograms_by_period_and
+-- The same by spans of time and one dimension.
+SELECT moment / {moments} AS period, {value} AS value, latency_bucket,
+    CAST(SUM(calls) AS BIGINT) AS calls
+FROM {latencies} m
+GROUP BY moment / {moments}, {value}, latency_bucket
 
 -- name: calls_page
 -- Calls of a window from the latest on, those that only group others included.
@@ -205,6 +218,15 @@ WHERE {calls} AND session_id = active
 GROUP BY session_id
 HAVING MAX(start_ms) < :before_ms OR MAX(start_ms) = :before_ms AND session_id < :before_id
 ORDER BY MAX(start_ms) DESC, session_id DESC
+LIMIT :limit
+
+-- name: sessions_ranked
+-- Sessions in the order that is asked for, with the sums over their calls.
+SELECT session_id, MAX(user_id) AS user_id, {sums}
+FROM llm_measured
+WHERE {calls} AND session_id IS NOT NULL
+GROUP BY session_id
+ORDER BY {order}, session_id
 LIMIT :limit
 
 -- name: features_of_experiments
