@@ -350,8 +350,8 @@ def test_a_call_of_a_dropped_month_that_is_put_back_by_hand_is_found_and_a_late_
         postgres_uri, "INSERT INTO llm_calls SELECT * FROM aside WHERE id = :id", id=calls[1].id
     )
 
-    found = verify(postgres_uri)
-    assert [("added", "llm_calls", calls[1].id)] == [tuple(one) for one in found.differences]
+    found = [tuple(one) for one in verify(postgres_uri).differences if one.table == "llm_calls"]
+    assert [("added", "llm_calls", calls[1].id)] == found
 
 
 def test_who_owns_no_table_purges_row_by_row(engine: sa.Engine, postgres_uri: str) -> None:
