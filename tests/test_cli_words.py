@@ -141,7 +141,7 @@ def test_what_is_piped_has_no_colour_and_no_line_is_cut_or_wrapped(
     )
     assert not re.search(r"[\x1b\r]", told.stdout + told.stderr)
     if words in ("recent", "stats"):
-        assert call.feature in told.stdout
+        assert str(call.feature) in told.stdout
     if words.startswith("show"):
         assert f"  why: {reason.rstrip()}" in told.stdout
 

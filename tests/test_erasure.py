@@ -77,7 +77,7 @@ def told_everywhere(user: str, text: str, start_ns: int = NOW_NS) -> list[Record
     ]
 
 
-def fill(uri: str, root: Path, records: list[Record]) -> None:
+def fill(uri: str, root: Path | str, records: list[Record]) -> None:
     sink = open_sink(Destination(tracking_uri=uri, artifact_root=str(root), store_as="run+trace"))
     producer = Producer(id=PRODUCER, producer=PRODUCER, host="here")
     assert [] == sink.write([encode(one) for one in (producer, *records)])

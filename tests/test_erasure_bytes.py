@@ -37,14 +37,13 @@ from tests.test_erasure import (
     TEXT,
     USER,
     data_folder,
-    execute,
     fill,
     forget_the_log,
     scalar,
     told_everywhere,
     traces_in,
 )
-from tests.test_evidence_proof import numbers
+from tests.test_evidence_proof import execute, numbers
 
 __all__ = ["data_folder"]
 OLD_NS = NOW_NS - 200 * DAY_NS
@@ -88,7 +87,7 @@ class Host:
     def reject(self, records: Sequence[Record]) -> None:
         """The same, and a store that refuses them."""
         self.append(records)
-        drain = Drain(self.folder, Refusing())  # type: ignore[arg-type]
+        drain = Drain(self.folder, Refusing())
         while drain.step():
             pass
         drain.close()
@@ -145,7 +144,7 @@ def test_erasing_a_user_leaves_no_bytes_in_the_database_or_beside_it(
     actor = Actor(user_id=USER, session_id=f"session of {USER}")
     job = Job(id=new_id(), start_ns=NOW_NS, name="n", actor=actor, experiment="e", params={"q": 1})
     mine = Place(root_id=job.id, parent_id=job.id)
-    theirs = [
+    theirs: list[Record] = [
         a_call(actor=actor, prompt=TEXT),
         Span(id=new_id(), start_ns=NOW_NS, place=mine, inputs=TEXT),
         Artifact(id=new_id(), run_id=job.id, path="n.txt", content=TEXT.encode()),

@@ -6,7 +6,8 @@ import pytest
 
 from flowledger.audit.erasure import erase, purge
 from tests.calls import NOW_NS
-from tests.test_erasure import TEXT, USER, execute, fill, told_everywhere
+from tests.test_erasure import TEXT, USER, fill, told_everywhere
+from tests.test_evidence_proof import execute
 
 
 def bodies(bucket: Any) -> list[bytes]:
