@@ -4,14 +4,18 @@ from typing import Any
 
 from flowledger.store.corrections import MS_OF_A_DAY
 from flowledger.store.leaves import Leaves
-from flowledger.store.partitions import Month, look
+from flowledger.store.partitions import Month, keep_ahead, look
 from flowledger.store.writers import Writer
 
 __all__ = ["drop", "droppable", "more_than_a_row"]
 
 
 def droppable(writer: Writer, before_ms: int) -> list[Month]:
-    """The months of which this user may drop everything, since all of it began before a time."""
+    """The months of which this user may drop everything, since all of it began before a time.
+
+    Calls that came late for a month that was not made then are moved there first.
+    """
+    keep_ahead(writer.engine)
     with writer.engine.connect() as connection:
         parts = look(connection)
     over = [month for month in parts.months if parts.ours and _ms(month.beyond) <= before_ms]
