@@ -65,6 +65,24 @@ def test_an_application_and_its_collector_work_through_pgbouncer(
         host.clean_up()
 
 
+@slow
+def test_a_server_under_load_loses_nothing_while_calls_move_into_months_and_back(
+    postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        running(postgres_uri, tmp_path, workers=2) as server,
+        Load(lambda: [server], senders=4) as load,
+    ):
+        load.more(10)
+        for how in ("month", "none", "month"):
+            monkeypatch.setenv("FLOWLEDGER_PARTITION_CALLS", how)
+            done = CliRunner().invoke(main, ["migrate", "--backend-store-uri", postgres_uri])
+            assert (0, True) == (done.exit_code, "moved" in done.output), done.output
+            load.more(10)
+            assert 200 == server.get("/api/analytics/mlflow/overview").status
+    assert_all_there(postgres_uri, load.calls)
+
+
 @pytest.fixture(scope="module")
 def roles(postgres_server: str) -> Iterator[str]:
     """A database after `roles.sql`, the steps as the owner, and `roles.sql` again."""
