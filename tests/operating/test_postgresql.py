@@ -22,7 +22,7 @@ from tests.operating.postgres import BIN, Load, assert_all_there, changed, pgbou
 from tests.server_client import rows, running
 from tests.servers import free_port
 from tests.test_evidence_proof import execute
-from tests.test_server_auth import basic, make_user, server_with_users
+from tests.test_server_auth import ADMIN, basic, make_user, server_with_users
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgresql" / "roles.sql"
 READY = "/api/flowledger/v1/ready"
@@ -193,7 +193,7 @@ def test_a_server_with_mlflows_users_works_as_the_writer(roles: str, tmp_path: P
         assert 401 == server.get(search).status
         make_user(server, "ana")
         assert 200 == server.get(search, **basic("ana")).status
-        assert 200 == server.post_calls([a_call()], **basic("ana")).status
+        assert 200 == server.post_calls([a_call()], **basic(ADMIN)).status
     names = rows(roles, "SELECT username FROM users ORDER BY id")
     assert ["admin", "ana"] == [row["username"] for row in names]
 
