@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import flowledger
 from flowledger.chat import ChatStream, aclose, forget
 from flowledger.chat.library import Document, Passage, opened
 from flowledger.chat.methods import chosen
 from flowledger.chat.steps import Source
+from flowledger.cli import main
+from flowledger.questions import Ledger
 from flowledger.records import Call, Kind
 from flowledger.testing import capture_calls
 from flowledger.testing.llm import StubLLM
 from tests.chat_providers import ANTHROPIC_TEXT, anthropic_server
+from tests.test_evidence_proof import store
 
 AUDIT = {
     "timestamp",
@@ -411,3 +415,25 @@ def test_chat_works_with_recording_switched_off(
     assert flowledger.chat("Hi", reasoning=True)["audit_trail"]["success"]
     flowledger.configure()
     assert not home.exists()
+
+
+def test_a_chat_that_is_shown_tells_the_passages_it_was_given(
+    home: Path, stub: StubLLM, database_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
+    with capture_calls() as calls:
+        add_documents()
+        flowledger.chat("When can goods be returned?", "rag", model="openai/gpt-4o-mini")
+        opened().close()
+    _, asked, outer = calls
+    store(database_uri, calls)
+
+    for call_id in (outer.id, asked.id):
+        told = CliRunner().invoke(
+            main, ["show", call_id], env={"FLOWLEDGER_TRACKING_URI": database_uri}
+        )
+        assert f"SOURCES:\n  [1] handbook.md, Returns: {RETURNS.text}\n" in told.stdout
+    with Ledger(database_uri) as ledger:
+        around = ledger.around(ledger.call(outer.id))
+    [[passage]] = around.sources
+    assert ("handbook.md", RETURNS.text) == (passage["source"], passage["text"])

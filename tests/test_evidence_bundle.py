@@ -1,18 +1,21 @@
 """Exported evidence: it proves itself without the database, and no bit of it can change."""
 
+import io
 import stat
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from flowledger.audit.bundle import export, verify_file
+from flowledger.audit.bundle import _Checking, export, verify_file
 from flowledger.audit.proof import verify
 from flowledger.audit.signing import key_path, load_key, make_key, public_text
 from flowledger.config import Settings, load
 from flowledger.errors import ConfigError, NotFound
 from tests.calls import NOW_NS
+from tests.faults.processes import slow
 from tests.test_evidence_proof import execute, rich_call, sink_of, store
 
 NOW_MS = NOW_NS // 10**6
@@ -60,7 +63,7 @@ def bundle(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> byte
     return exported(signing(uri, folder), folder / "bundle.jsonl").read_bytes()
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_bundle_with_any_bit_flipped_fails(
     bundle: bytes, tmp_path: Path, data: st.DataObject
@@ -84,17 +87,75 @@ def test_a_seal_with_any_bit_flipped_fails(bundle: bytes, tmp_path: Path) -> Non
             assert not verify_file(file).intact, (place - start, bit)
 
 
-@pytest.mark.parametrize("change", ["cut", "longer", "empty", "twice"])
+@slow
+def test_a_bundle_with_each_of_its_bits_flipped_fails(bundle: bytes) -> None:
+    for place in range(len(bundle)):
+        for bit in range(8):
+            flipped = bytearray(bundle)
+            flipped[place] ^= 1 << bit
+            assert not _Checking(None, None).check(io.BytesIO(flipped)).intact, (place, bit)
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "empty", "twice", "one line"])
 def test_a_bundle_that_is_cut_or_longer_fails(bundle: bytes, tmp_path: Path, change: str) -> None:
     changed = {
         "cut": bundle[: len(bundle) // 2],
         "longer": bundle + b"\n",
         "empty": b"",
         "twice": bundle + bundle,
+        "one line": bundle.replace(b"\n", b""),
     }
     file = tmp_path / "changed.jsonl"
     file.write_bytes(changed[change])
     assert not verify_file(file).intact
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_bundle_whose_lines_are_moved_taken_or_repeated_fails(
+    bundle: bytes, tmp_path: Path, data: st.DataObject
+) -> None:
+    lines = bundle.splitlines(keepends=True)
+    places = st.integers(0, len(lines) - 1)
+    moved = data.draw(st.lists(places, max_size=len(lines) + 2))
+    assume(moved != list(range(len(lines))))
+    file = tmp_path / "moved.jsonl"
+    file.write_bytes(b"".join(lines[place] for place in moved))
+    assert not verify_file(file).intact
+
+
+def test_a_bundle_cut_after_any_byte_fails(bundle: bytes) -> None:
+    for end in range(0, len(bundle), 7):
+        assert not _Checking(None, None).check(io.BytesIO(bundle[:end])).intact, end
+
+
+def test_parts_of_two_bundles_make_none(database_uri: str, tmp_path: Path) -> None:
+    store(database_uri, [rich_call()])
+    made = signing(database_uri, tmp_path)
+    one = exported(made, tmp_path / "one.jsonl").read_bytes().splitlines(keepends=True)
+    store(database_uri, [rich_call()])
+    two = exported(made, tmp_path / "two.jsonl").read_bytes().splitlines(keepends=True)
+    mixed = tmp_path / "mixed.jsonl"
+    for lines in (one + two, two + one, one[:-1] + two, one[:1] + two[1:], two[:-1] + one[-1:]):
+        mixed.write_bytes(b"".join(lines))
+        assert not verify_file(mixed).intact
+    assert verify_file(tmp_path / "two.jsonl").intact
+
+
+def test_a_line_of_a_gigabyte_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowledger.audit.bundle.LONGEST_LINE", 1 << 20)
+    file = tmp_path / "huge.jsonl"
+    with file.open("wb") as out:
+        out.write(b'{"call":{"id":"')
+        out.truncate(1 << 30)  # takes no room on the disk
+    tracemalloc.start()
+    checked = verify_file(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (False, True) == (checked.intact, peak < 8 << 20)
+    assert "a line is no evidence: the file was changed or cut off" == checked.problems[0]
 
 
 def test_a_bundle_signed_by_somebody_else_fails_when_the_key_is_pinned(

@@ -285,3 +285,29 @@ def test_parquet_is_written_in_groups_of_bounded_size() -> None:
     row[0] = "x" * 1_000_000  # type: ignore[call-overload]
     file = io.BytesIO(written("parquet", [tuple(row)] * 100))
     assert 3 == pyarrow.parquet.ParquetFile(file).num_row_groups
+
+
+def test_what_a_search_finds_is_exported_whole(database_uri: str) -> None:
+    odd = 'a 100% \N{LATIN SMALL LETTER E WITH ACUTE}tude_of "quotes"'
+    calls = [
+        a_call(prompt=f"tell me of {odd}"),
+        a_call(response=[{"text": odd.upper()}], start_ns=NOW_NS + 10**9),
+        a_call(feature="a 100 per cent", start_ns=NOW_NS + 2 * 10**9),
+        a_call(outcome=Outcome(success=False, error_type="E", message="it is 100% wrong")),
+    ]
+    store(database_uri, *calls[:2], store_as="run+trace")
+    store(database_uri, *calls[2:], store_as="ledger")
+    with Ledger(database_uri) as ledger:
+        for text in ("100%", "QUOTES", "cent", "no such text", "_of"):
+            seen = {row.id for row in ledger.over().search(text).rows}
+            told = export(database_uri, "--search", text, "--format", "jsonl")
+            assert seen == {row["id"] for row in map(json.loads, told.stdout.splitlines())}, text
+            csv_rows = export(database_uri, "--search", text, "--format", "csv").stdout
+            assert len(seen) == len(read_csv(csv_rows.encode()))
+    assert {calls[0].id, calls[1].id, calls[3].id} == ids_found(database_uri, "100%")
+    assert 2 == export(database_uri, "--search", " ").exit_code
+
+
+def ids_found(uri: str, text: str) -> set[str]:
+    found = export(uri, "--search", text).stdout.splitlines()
+    return {row["id"] for row in map(json.loads, found)}

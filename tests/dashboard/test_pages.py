@@ -219,7 +219,6 @@ def test_a_function_around_a_call_is_in_its_timeline(site: Site) -> None:
         ("/calls?user_id=" + "x" * 501, 422, "too long"),
         ("/costs?by=odd", 422, "use one of"),
         ("/models?compare=a&compare=b&compare=c&compare=d&compare=e", 422, "at most 4"),
-        ("/calls.csv?q=odd", 422, "cannot be exported"),
         ("/static/0/none.js", 404, "no such file"),
         ("/static/0/ledger.js", 404, "no such file"),
     ],
@@ -231,6 +230,17 @@ def test_what_cannot_be_shown_is_told_in_a_sentence(
     assert status == answer.status
     assert sentence in answer.data.decode()
     assert status == 307 or "<h1>" in answer.data.decode()
+
+
+def test_what_a_search_lists_is_what_its_export_holds(site: Site) -> None:
+    seen = site.ids("/calls?window=90d&q=order")
+    text = site.text("/calls?window=90d&q=order")
+    [address] = re.findall(r'href="/ledger(/calls\.csv\?[^"]*)"', text)
+    rows = list(csv.DictReader(io.StringIO(site.text(html.unescape(address)))))
+    assert seen == [row["id"] for row in rows]
+    assert 0 < len(seen) < len(site.calls)
+    lines = site.text(html.unescape(address).replace(".csv", ".jsonl")).splitlines()
+    assert seen == [json.loads(line)["id"] for line in lines]
 
 
 def test_nothing_from_elsewhere_and_nothing_inline_may_run(site: Site) -> None:

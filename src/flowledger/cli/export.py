@@ -34,8 +34,16 @@ PROGRESS_SECONDS = 0.5
     help="The file to write; without it, standard output.",
 )
 @click.option("--content", is_flag=True, help="With prompts, responses, tool calls and stacks.")
+@click.option(
+    "--search",
+    "text",
+    metavar="TEXT",
+    help="Only calls with this text in a prompt, a response, a name or an error.",
+)
 @windowed(days=None)
-def command(form: str | None, output: Path | None, content: bool, scope: Scope) -> None:
+def command(
+    form: str | None, output: Path | None, content: bool, text: str | None, scope: Scope
+) -> None:
     """Export every call of a window, one row each, in the order in which they began.
 
     The columns are the same in every format, listed in docs/cli.md. Calls that only group others
@@ -47,6 +55,7 @@ def command(form: str | None, output: Path | None, content: bool, scope: Scope) 
     Examples:
       flowledger export --output calls.parquet
       flowledger export --format csv --days 7 --feature support > support.csv
+      flowledger export --search "refund" --format csv -o refunds.csv
       flowledger export --from 2026-11-01 --to 2026-11-30 --content -o november.jsonl
     """
     form = form or _named_by(output)
@@ -57,9 +66,9 @@ def command(form: str | None, output: Path | None, content: bool, scope: Scope) 
 
         over = scope.over(ledger)
         columns = export.columns(content=content)
-        rows = export.values(over, content=content)
+        rows = export.values(over, content=content, text=text)
         watched = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
-        total = over.count() if watched else None
+        total = over.count() if watched and text is None else None
         with nullcontext(sys.stdout.buffer) if output is None else replaced(output) as file:
             writer = export.FORMATS[form](file, columns)
             count = _write(writer, rows, total)

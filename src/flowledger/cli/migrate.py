@@ -1,5 +1,6 @@
 """`flowledger migrate`: our tables forward and back, by an operator."""
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ def command(
         from flowledger.store.upkeep import open_upkeep
     settings = config.load(tracking_uri=uri)
     uri = settings.tracking_uri
+    began_ms = time.time_ns() // 1_000_000
     if not status and to is None:
         _make_tables(uri, users)
     with open_upkeep(uri) as upkeep:
@@ -61,7 +63,7 @@ def command(
         elif to is not None and any(step > to for step in upkeep.applied()):
             done = _go_back(upkeep, to, yes, as_json)
         else:
-            done = _go_forward(upkeep, to)
+            done = _go_forward(upkeep, to, began_ms)
             if to is None:
                 _keep(upkeep, settings.partition_calls, as_json)
         if as_json:
@@ -130,10 +132,12 @@ def _told(done: _Done, to: int | None) -> Iterator[str]:
         yield f"the tables are at step {done.at}"
 
 
-def _go_forward(upkeep: "Upkeep", to: int | None) -> _Done:
-    taken = upkeep.forward(to)
+def _go_forward(upkeep: "Upkeep", to: int | None, began_ms: int) -> _Done:
+    upkeep.forward(to)
     summed = upkeep.sum_missing() if to is None else 0
-    return _Done(taken=taken, summed=summed, at=max(upkeep.applied(), default=0))
+    there = upkeep.applied()
+    taken = sorted(number for number, taken_ms in there.items() if taken_ms >= began_ms)
+    return _Done(taken=taken, summed=summed, at=max(there, default=0))
 
 
 def _go_back(upkeep: "Upkeep", to: int, yes: bool, as_json: bool) -> _Done:

@@ -66,7 +66,7 @@ def _record(call: "StoredCall", around: "Around", longest: int | None) -> Iterat
     yield from _text("PROMPT", _as_text(call.content.prompt), longest)
     yield from _text("RESPONSE", _as_text(call.content.response), longest)
     yield from _section("TOOLS", _tools(call))
-    yield from _text("SOURCES", _as_text(around.sources or None), longest)
+    yield from _text("SOURCES", _sources(around.sources), longest)
     yield from _section("PART OF", _part_of(around))
     yield from _section("CALLS INSIDE", _inside(around))
     yield from _text("SPANS", "\n".join(_spans(call, around)), None)
@@ -104,6 +104,18 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, list) and value and all(map(_is_message, value)):
         return "\n".join(f"{message['role']}: {message['content']}" for message in value)
     return msgspec.json.encode(value).decode()
+
+
+def _sources(sources: list[Any]) -> str | None:
+    """Passages as they are cited, and what other retrievers returned as JSON."""
+    passages = [one for found in sources if isinstance(found, list) for one in found]
+    if not passages or not all(isinstance(one, dict) and "text" in one for one in passages):
+        return _as_text(sources or None)
+    return "\n".join(
+        f"[{one.get('number', place)}] {one.get('source', '?')}, {one.get('place') or '-'}:"
+        f" {one['text']}"
+        for place, one in enumerate(passages, 1)
+    )
 
 
 def _is_message(value: Any) -> bool:

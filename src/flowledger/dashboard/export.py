@@ -9,7 +9,6 @@ import msgspec
 
 from flowledger.dashboard.asking import May
 from flowledger.dashboard.view import View
-from flowledger.errors import QuestionError
 from flowledger.questions import Ledger
 from flowledger.questions.rows import RecentCall
 from flowledger.questions.tracking import time_text
@@ -26,14 +25,9 @@ Lines = Callable[[Sequence[RecentCall], bool], bytes]
 def rows_of(
     ledger: Ledger, may: May, view: View, page: str | None
 ) -> tuple[list[RecentCall], str | None]:
-    """The next calls, newest first, and the token of what comes after them.
-
-    Raises:
-        QuestionError: a text is searched for, which a list cannot be kept of.
-    """
-    if view.q is not None:
-        raise QuestionError("a search cannot be exported: take the text away, and use filters")
-    found = view.over(ledger, may).calls(PIECE, page)
+    """The next calls, newest first, and the token of what comes after them."""
+    over = view.over(ledger, may)
+    found = over.calls(PIECE, page) if view.q is None else over.search(view.q, PIECE, page)
     return found.rows, found.next
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from flowledger.questions import content
 from flowledger.questions.rows import RecentCall, StoredCall
+from flowledger.records import Kind
 
 __all__ = ["Around", "Enclosing", "SpanOf", "around"]
 
@@ -47,7 +48,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
 
     part_of: what it was made in, the innermost first.
     spans: of its job's trace, or of its own, in the order in which they began; 500 at most.
-    sources: what the retrievers among them returned.
+    sources: what the retrievers among them returned, and those that the call, or the one that it
+        was made in, called.
     calls_inside: those that were made in it; 500 at most.
     """
 
@@ -57,12 +59,18 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     calls_inside: list[RecentCall]
 
 
-def around(ask: Ask, span: Callable[[str, str], str | None], call: StoredCall) -> Around:
+def around(
+    ask: Ask,
+    span: Callable[[str, str], str | None],
+    response: Callable[[str], Any],
+    call: StoredCall,
+) -> Around:
     """What is known around a call.
 
     Args:
         ask: asks one named question: its name, its row, its values.
         span: a span of a trace, as MLflow's JSON; None where there is none.
+        response: what a call was answered, by its id.
         call: in the middle.
     """
     part_of = _part_of(ask, call.parent_id)
@@ -74,15 +82,24 @@ def around(ask: Ask, span: Callable[[str, str], str | None], call: StoredCall) -
             break
     # Of spans that begin together the outer one ends last.
     spans.sort(key=lambda one: (one.start_ns, -(one.end_ns or math.inf)))
-    inside = call.inner_calls > 0
+    inside = _made_in(ask, call.id) if call.inner_calls > 0 else []
+    # A chat looks passages up in a call, and asks a model with them in another.
+    beside = _made_in(ask, part_of[0].id) if part_of and part_of[0].kind == "call" else []
+    looked_up = [*inside, *(one for one in beside if one.start_ms <= call.start_ms)]
+    retrievals = [one.id for one in looked_up if one.kind == Kind.RETRIEVAL and one.id != call.id]
     return Around(
         part_of=part_of,
         spans=spans,
-        sources=list(_sources(span, trace_id, spans)),
-        calls_inside=ask("calls_made_in", RecentCall, id=call.id, limit=MOST_CALLS)
-        if inside
-        else [],
+        sources=[
+            *_sources(span, trace_id, spans),
+            *(response(call_id) for call_id in retrievals[:MOST_SOURCES]),
+        ],
+        calls_inside=inside,
     )
+
+
+def _made_in(ask: Ask, call_id: str) -> list[RecentCall]:
+    return ask("calls_made_in", RecentCall, id=call_id, limit=MOST_CALLS)
 
 
 def _part_of(ask: Ask, parent_id: str | None) -> list[Enclosing]:

@@ -101,12 +101,20 @@ def columns(*, content: bool) -> dict[str, Kind]:
     return COLUMNS | CONTENT if content else COLUMNS
 
 
-def values(over: Over, *, content: bool) -> Iterator[tuple[Any, ...]]:
+def values(over: Over, *, content: bool, text: str | None = None) -> Iterator[tuple[Any, ...]]:
     """The calls of a window as values in the order of the columns: times in Unix milliseconds.
 
     Values of kind `json` are JSON texts, those of kind `any` what they stand for.
+
+    Args:
+        over: the window.
+        content: with prompts and responses.
+        text: only calls with this text in them.
+
+    Raises:
+        QuestionError: the text is empty or too long.
     """
-    for call in over.every(content=content):
+    for call in over.every(content=content, text=text):
         found = {name: getattr(call, name, None) for name in COLUMNS}
         found |= {name: getattr(call, field) for name, field in TIMES.items()}
         found["experiment"] = over.experiment(call.experiment_id)

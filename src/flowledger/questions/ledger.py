@@ -194,7 +194,7 @@ class Ledger:
 
     def around(self, call: StoredCall) -> Around:
         """What stands around a call: what it was made in, what was made in it, and their spans."""
-        return around(self._ask, self._span, call)
+        return around(self._ask, self._span, lambda one: self.call(one).content.response, call)
 
     def _content(self, row: CallRow) -> tuple[Content, bool]:
         """What was asked and answered, and whether a trace holds it."""

@@ -28,10 +28,12 @@ from flowledger.questions.rows import (
     Sums,
 )
 from flowledger.questions.searching import (
+    HAS_TEXT,
     MOST_SEARCHED,
     RANKS,
     Position,
     Searched,
+    has_text,
     patterns,
     ranked_page,
     ranked_position,
@@ -257,17 +259,28 @@ class Over:
         sources = self._sources()
         return self._ask(_Count, "calls_count", sources, {"calls": sources.calls})[0].calls
 
-    def every(self, *, content: bool = False) -> Iterator[EveryCall]:
+    def every(self, *, content: bool = False, text: str | None = None) -> Iterator[EveryCall]:
         """Each call of the window in the order in which they began, as it was when this was asked.
 
         Rows are read as they are wanted, so it does not matter how many there are.
 
         Args:
             content: whether to read prompts and responses from the traces that hold them.
+            text: only calls with this text in them, as `search` finds them.
+
+        Raises:
+            QuestionError: the text is empty or too long.
         """
         sources = self._sources()
-        holes = {"calls": sources.calls, "span": SPAN if content else "NULL"}
-        return self._stream(EveryCall, "every_call", holes, sources.parameters)
+        holes = {"calls": sources.calls, "span": SPAN if content or text else "NULL"}
+        if text is None:
+            whole = {**holes, "matches": "1 = 1"}
+            return self._stream(EveryCall, "every_call", whole, sources.parameters)
+        plain, written = patterns(text)
+        parameters = {**sources.parameters, "plain": plain, "written": written}
+        holes["matches"] = HAS_TEXT.format(span=SPAN)
+        found = self._stream(EveryCall, "every_call", holes, parameters)
+        return (call for call in found if has_text(call, text))
 
     def experiment(self, experiment_id: int) -> str | None:
         """The name of an experiment; None when it was removed."""
@@ -311,7 +324,7 @@ class Over:
         """
         before_ms, before_id = _position(page)
         sources = self._sources()
-        holes = {"calls": sources.calls}
+        holes = {"calls": sources.calls, "matches": HAS_TEXT.format(span="s.content")}
         at = {"before_ms": before_ms, "before_id": before_id, "most": most}
         last = self._ask(Position, "calls_position", sources, holes, **{**at, "most": most - 1})
         plain, written = patterns(text)

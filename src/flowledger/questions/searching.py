@@ -8,13 +8,15 @@ import msgspec
 
 from flowledger.errors import QuestionError
 from flowledger.questions import content
-from flowledger.questions.rows import Content, Found, Page, RecentCall
+from flowledger.questions.rows import Content, EveryCall, Found, Page, RecentCall
 
 __all__ = [
+    "HAS_TEXT",
     "MOST_SEARCHED",
     "RANKS",
     "Position",
     "Searched",
+    "has_text",
     "patterns",
     "ranked_page",
     "ranked_position",
@@ -31,6 +33,15 @@ RANKS = {
     "latency_ms": "latency_ms",
     "total_tokens": "COALESCE(total_tokens, -1)",
 }
+
+# Where any of a call's text may match; `span` is the content of its span.
+HAS_TEXT = (
+    "(LOWER(c.id || ' ' || c.operation || ' ' || COALESCE(c.feature, '') || ' '"
+    " || COALESCE(c.model, '') || ' ' || COALESCE(c.user_id, '') || ' '"
+    " || COALESCE(c.session_id, '') || ' ' || COALESCE(c.error_type, '') || ' '"
+    " || COALESCE(c.error_message, '')) LIKE :plain ESCAPE '!'"
+    " OR LOWER(COALESCE(c.content, {span}, '')) LIKE :written ESCAPE '!')"
+)
 
 _token = re.compile(r"(-?[0-9][0-9.e+-]{0,30})_([0-9a-f]{32})")
 _special = re.compile(r"([!%_])")
@@ -101,16 +112,21 @@ def searched(found: Sequence[Found], text: str, limit: int, last: Position | Non
         limit: most rows.
         last: of the calls that were looked at; None when there were no more.
     """
-    wanted = text.strip().lower()
     rows: list[RecentCall] = []
     for call in found:
         if len(rows) == limit:
             return Searched(rows, f"{rows[-1].start_ms}-{rows[-1].id}", rows[-1].start_ms)
-        if any(wanted in one.lower() for one in _texts(call)):
+        if has_text(call, text):
             rows.append(call)
     if last is None:
         return Searched(rows, None, None)
     return Searched(rows, f"{last.start_ms}-{last.id}", last.start_ms)
+
+
+def has_text(call: Found | EveryCall, text: str) -> bool:
+    """Whether the text is in what was asked or answered, in a name or an error."""
+    wanted = text.strip().lower()
+    return any(wanted in one.lower() for one in _texts(call))
 
 
 def _like(text: str) -> str:
@@ -121,7 +137,7 @@ def _in_json(text: str) -> str:
     return msgspec.json.encode(text).decode()[1:-1]
 
 
-def _texts(call: Found) -> Iterator[str]:
+def _texts(call: Found | EveryCall) -> Iterator[str]:
     for name in ("id", "operation", "feature", "model", "user_id", "session_id", "error_type"):
         yield getattr(call, name) or ""
     yield call.error_message or ""

@@ -57,4 +57,5 @@ SELECT
     {span} AS span
 FROM llm_calls c
 WHERE {calls}
+    AND {matches}
 ORDER BY start_ms, id

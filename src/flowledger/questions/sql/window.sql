@@ -134,11 +134,7 @@ FROM (
 ) looked
 JOIN llm_calls c ON c.id = looked.id
 LEFT JOIN spans s ON s.trace_id = 'tr-' || c.id AND s.span_id = SUBSTR(c.id, 17)
-WHERE LOWER(c.id || ' ' || c.operation || ' ' || COALESCE(c.feature, '') || ' '
-        || COALESCE(c.model, '') || ' ' || COALESCE(c.user_id, '') || ' '
-        || COALESCE(c.session_id, '') || ' ' || COALESCE(c.error_type, '') || ' '
-        || COALESCE(c.error_message, '')) LIKE :plain ESCAPE '!'
-    OR LOWER(COALESCE(c.content, s.content, '')) LIKE :written ESCAPE '!'
+WHERE {matches}
 ORDER BY c.start_ms DESC, c.id DESC
 
 -- name: calls_position
