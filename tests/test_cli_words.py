@@ -122,8 +122,8 @@ def test_a_database_that_does_not_answer_is_exit_code_three_for_all(words: str, 
 @pytest.mark.parametrize(
     "words",
     ["recent", "stats --by feature", "compare gpt-4o a", "show {id}", "report", "evidence check",
-     "keys list", "evidence verify", "docs list", "docs search x", "doctor", "migrate --status", "--help",
-     "erase --user ana --dry-run"],
+     "keys list", "evidence verify", "docs list", "docs search x", "doctor", "migrate --status",
+     "--help", "erase --user ana --dry-run"],
 )  # fmt: skip
 def test_what_is_piped_has_no_colour_and_no_line_is_cut_or_wrapped(
     words: str, home: Path, sqlite_uri: str
