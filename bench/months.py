@@ -31,6 +31,7 @@ def measure(quick: bool) -> list[Row]:
         engine = open_writer(months, PATIENT).engine
         partition(engine)
         stored = _store(calls, [open_bulk(_destination(uri)) for uri in (one, months)])
+        partition(engine)  # as if the calls had come month by month
         cut_off = int(this_month().plus(-2).first[:12], 16)
         row_by_row, dropped = _purge(one, cut_off), _purge(months, cut_off)
         engine.dispose()

@@ -27,6 +27,7 @@ from flowledger.errors import StoreMisconfigured, StoreUnavailable
 from flowledger.questions import Ledger
 from flowledger.records import Call, Job, Place, encode, fixed_id, new_id
 from flowledger.server.database import Database
+from flowledger.server.prepare import main as prepare_server
 from flowledger.server.standing import ask_standing
 from flowledger.store import open_sink
 from flowledger.store.bulk import BulkSink
@@ -333,6 +334,18 @@ def test_a_purge_drops_whole_months_and_keeps_chain_and_sums(
     assert 0 == purge_all(postgres_uri)
 
 
+def test_a_purge_drops_a_month_that_nobody_had_made(engine: sa.Engine, postgres_uri: str) -> None:
+    by_month(postgres_uri)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE writer_of_old_calls")
+    with sink_as(postgres_uri, "writer_of_old_calls") as sink:
+        assert [] == sink.write([encode(of_month(NOW.plus(-2)))])
+    assert {DEFAULT: 1} == held(postgres_uri)
+    assert 1 == purge_all(postgres_uri)
+    assert {} == held(postgres_uri)
+    assert verify(postgres_uri).intact
+
+
 def test_a_call_of_a_dropped_month_that_is_put_back_by_hand_is_found_and_a_late_one_is_not(
     postgres_uri: str, tmp_path: Path
 ) -> None:
@@ -350,7 +363,8 @@ def test_a_call_of_a_dropped_month_that_is_put_back_by_hand_is_found_and_a_late_
         postgres_uri, "INSERT INTO llm_calls SELECT * FROM aside WHERE id = :id", id=calls[1].id
     )
 
-    assert {("added", "llm_calls", calls[1].id)} == named(verify(postgres_uri))
+    found = [tuple(one) for one in verify(postgres_uri).differences if one.table == "llm_calls"]
+    assert [("added", "llm_calls", calls[1].id)] == found
 
 
 def test_who_owns_no_table_purges_row_by_row(engine: sa.Engine, postgres_uri: str) -> None:
@@ -385,6 +399,39 @@ def test_migrate_does_what_the_setting_says_and_status_tells(postgres_uri: str) 
     assert f"calls have a place for {AHEAD[2]}" in run(postgres_uri, "migrate")[1]
     assert "calls are in one table again" in run(postgres_uri, "migrate", how="none")[1]
     assert "by month" not in run(postgres_uri, "migrate", "--status")[1]
+
+
+def test_a_partition_that_somebody_made_by_hand_loses_nothing_on_the_way_back(
+    engine: sa.Engine, postgres_uri: str
+) -> None:
+    by_month(postgres_uri)
+    before = "CREATE TABLE \"by Hand\" PARTITION OF llm_calls FOR VALUES FROM ('0') TO ('015')"
+    execute(postgres_uri, before)
+    store(postgres_uri, [numbered(), numbered(id="0" * 31 + "1")])
+    assert {'"by Hand"': 1, NOW.table: 1} == held(postgres_uri)
+    assert one_table(engine)
+    assert {"llm_calls": 2} == held(postgres_uri)
+
+
+def test_a_server_that_starts_heeds_the_setting_where_it_may(
+    engine: sa.Engine,
+    postgres_uri: str,
+    sqlite_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FLOWLEDGER_PARTITION_CALLS", "month")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", postgres_uri)
+    prepare_server()
+    assert AHEAD == look_at(engine)
+    monkeypatch.setenv("FLOWLEDGER_PARTITION_CALLS", "none")
+    prepare_server()
+    assert AHEAD == look_at(engine)
+    monkeypatch.setenv("FLOWLEDGER_PARTITION_CALLS", "month")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", sqlite_uri)
+    with pytest.raises(SystemExit, match="2"):
+        prepare_server()
+    assert "partition_calls=month needs PostgreSQL" in capsys.readouterr().out
 
 
 def test_months_are_refused_on_sqlite_with_what_to_change(sqlite_uri: str) -> None:

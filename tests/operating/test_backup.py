@@ -146,7 +146,7 @@ def test_sums_that_do_not_hold_are_told(filled: str, empty: str, tmp_path: Path)
     file = tmp_path / "odd.backup"
     assert 0 == flowledger("backup", str(file), uri=filled)[0]
     code, said = flowledger("restore", str(file), uri=empty)
-    assert (1, True) == (code, said.endswith(f"their sums say {CALLS + 1} and should say {CALLS}"))
+    assert (1, True) == (code, said.endswith(f"their sums say {CALLS + 1}, should say {CALLS}"))
 
 
 def test_a_file_of_another_kind_is_told(sqlite_uri: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.operating.postgres import BIN, Load, assert_all_there, changed, pgbou
 from tests.server_client import rows, running
 from tests.servers import free_port
 from tests.test_evidence_proof import execute
-from tests.test_server_auth import basic, make_user, server_with_users
+from tests.test_server_auth import ADMIN, basic, make_user, server_with_users
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgresql" / "roles.sql"
 READY = "/api/flowledger/v1/ready"
@@ -63,6 +63,24 @@ def test_an_application_and_its_collector_work_through_pgbouncer(
         assert application.ask("flush")
         Stored(postgres_uri).wait_for_once(made["calls"], host)
         host.clean_up()
+
+
+@slow
+def test_a_server_under_load_loses_nothing_while_calls_move_into_months_and_back(
+    postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        running(postgres_uri, tmp_path, workers=2) as server,
+        Load(lambda: [server], senders=4) as load,
+    ):
+        load.more(10)
+        for how in ("month", "none", "month"):
+            monkeypatch.setenv("FLOWLEDGER_PARTITION_CALLS", how)
+            done = CliRunner().invoke(main, ["migrate", "--backend-store-uri", postgres_uri])
+            assert (0, True) == (done.exit_code, "moved" in done.output), done.output
+            load.more(10)
+            assert 200 == server.get("/api/analytics/mlflow/overview").status
+    assert_all_there(postgres_uri, load.calls)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +193,7 @@ def test_a_server_with_mlflows_users_works_as_the_writer(roles: str, tmp_path: P
         assert 401 == server.get(search).status
         make_user(server, "ana")
         assert 200 == server.get(search, **basic("ana")).status
-        assert 200 == server.post_calls([a_call()], **basic("ana")).status
+        assert 200 == server.post_calls([a_call()], **basic(ADMIN)).status
     names = rows(roles, "SELECT username FROM users ORDER BY id")
     assert ["admin", "ana"] == [row["username"] for row in names]
 

@@ -316,11 +316,9 @@ class _Work:
         """Drop a month, and return how many calls it had; what keeps it there goes row by row."""
         writer, mark = self._writer, self._writer.mark
         with writer.transaction() as cursor:
-            dropped = months.drop(cursor, month, before_ms)
-            if dropped is None:
+            leaves = months.drop(cursor, month, before_ms)
+            if leaves is None:
                 return 0
-            leaves, days = dropped
-            sum_again(cursor, days)
             cursor.execute(
                 f"UPDATE llm_erasures SET calls = calls + {mark} WHERE id = {mark}",
                 (leaves.size, self.id),

@@ -1,17 +1,24 @@
 """Purging whole months: a partition of old calls alone is dropped, and not deleted row by row."""
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from flowledger.store.corrections import MS_OF_A_DAY
 from flowledger.store.leaves import Leaves
-from flowledger.store.partitions import Month, look
+from flowledger.store.partitions import Month, keep_ahead, look
+from flowledger.store.rollup import rebuild
 from flowledger.store.writers import Writer
 
 __all__ = ["drop", "droppable", "more_than_a_row"]
 
 
 def droppable(writer: Writer, before_ms: int) -> list[Month]:
-    """The months of which this user may drop everything, since all of it began before a time."""
+    """The months of which this user may drop everything, since all of it began before a time.
+
+    Calls that came late for a month that was not made then are moved there first.
+    """
+    keep_ahead(writer.engine)
     with writer.engine.connect() as connection:
         parts = look(connection)
     over = [month for month in parts.months if parts.ours and _ms(month.beyond) <= before_ms]
@@ -32,7 +39,7 @@ def more_than_a_row(month: Month) -> str:
     )
 
 
-def drop(cursor: Any, month: Month, before_ms: int) -> tuple[Leaves, set[int]] | None:
+def drop(cursor: Any, month: Month, before_ms: int) -> Leaves | None:
     """Drop the partition of a month whose calls have no row elsewhere.
 
     Args:
@@ -41,8 +48,7 @@ def drop(cursor: Any, month: Month, before_ms: int) -> tuple[Leaves, set[int]] |
         before_ms: Unix milliseconds before which all of it must have begun.
 
     Returns:
-        What the chain is to say of it, and the days, since 1970, whose sums no longer hold; None
-        when something came that keeps it from being dropped.
+        What the chain is to say of it; None when something came that keeps it from being dropped.
     """
     cursor.execute("LOCK TABLE llm_calls IN EXCLUSIVE MODE")
     cursor.execute(f"SELECT 1 {more_than_a_row(month)} LIMIT 1")
@@ -53,8 +59,10 @@ def drop(cursor: Any, month: Month, before_ms: int) -> tuple[Leaves, set[int]] |
     within = f"call_id >= '{month.first}' AND call_id < '{month.beyond}'"
     cursor.execute(f"DELETE FROM llm_tags WHERE {within}")
     cursor.execute(f"DROP TABLE {month.table}")
+    for first_day, last_day in _runs(days):
+        rebuild(cursor.execute, first_day, last_day)
     swept = (bytes.fromhex(month.first), bytes.fromhex(month.beyond), calls)
-    return Leaves(swept=[swept]), days
+    return Leaves(swept=[swept])
 
 
 def _is_older(cursor: Any, month: Month, before_ms: int) -> bool:
@@ -64,17 +72,24 @@ def _is_older(cursor: Any, month: Month, before_ms: int) -> bool:
     return last is None or last < before_ms
 
 
-def _days(cursor: Any, month: Month) -> set[int]:
+def _days(cursor: Any, month: Month) -> list[int]:
     """The days its calls began, from one to the next in the index of their times."""
-    days: set[int] = set()
+    days: list[int] = []
     after = 0
     while True:
         cursor.execute(f"SELECT min(start_ms) FROM {month.table} WHERE start_ms >= {after}")
         found = cursor.fetchone()[0]
         if found is None:
             return days
-        days.add(found // MS_OF_A_DAY)
-        after = (found // MS_OF_A_DAY + 1) * MS_OF_A_DAY
+        days.append(found // MS_OF_A_DAY)
+        after = (days[-1] + 1) * MS_OF_A_DAY
+
+
+def _runs(days: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first and last of days that follow each other: few statements, for nothing is left."""
+    for _, run in groupby(enumerate(days), lambda one: one[1] - one[0]):
+        some = [day for _, day in run]
+        yield some[0], some[-1]
 
 
 def _ms(record_id: str) -> int:

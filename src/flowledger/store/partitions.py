@@ -5,13 +5,13 @@ no month was made for, and ids of another kind, are in the partition named `DEFA
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from flowledger.errors import ConfigError, StoreMisconfigured
+from flowledger.errors import ConfigError
+from flowledger.store.replacing import NEW, execute, replaced
 from flowledger.store.rows import LEDGER
 from flowledger.store.schema import changing
 
@@ -27,33 +27,12 @@ __all__ = [
 ]
 
 DEFAULT = f"{LEDGER}_default"
-NEW = f"{LEDGER}_new"
 AHEAD = 3  # months that are made before they begin
-DEPENDENT_OBJECTS = "2BP01"  # PostgreSQL's code for what others still need
 LOOK = f"""
 SELECT c.relkind = 'p' AS by_month,
     pg_has_role(c.relowner, 'USAGE') AND has_schema_privilege(c.relnamespace, 'CREATE') AS ours,
-    ARRAY(
-        SELECT p.relname::text FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid
-        WHERE i.inhparent = c.oid
-    ) AS names
+    ARRAY(SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = c.oid) AS tables
 FROM pg_class c WHERE c.oid = to_regclass('{LEDGER}')
-"""
-INDEXES = f"""
-SELECT quote_ident(c.relname), quote_ident('old_' || c.oid), pg_get_indexdef(c.oid), i.indisprimary
-FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = '{LEDGER}'::regclass
-"""
-# Views of others are theirs to drop: PostgreSQL names them when the table is to go.
-VIEWS = f"""
-SELECT DISTINCT v.oid::regclass::text AS name, pg_get_viewdef(v.oid) AS made
-FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
-JOIN pg_class t ON t.oid = d.refobjid
-WHERE d.refobjid = '{LEDGER}'::regclass AND v.relkind = 'v' AND v.relowner = t.relowner
-"""
-GRANTS = """
-SELECT a.privilege_type, a.is_grantable,
-    CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
-FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = to_regclass(%s) AND a.grantee <> c.relowner
 """
 OWNER = f"SELECT relowner::regrole::text FROM pg_class WHERE oid = '{LEDGER}'::regclass"
 Progress = Callable[[str, int], object]
@@ -97,12 +76,13 @@ EARLIEST = Month(2020, 1)
 class Parts(NamedTuple):
     """How `llm_calls` is kept: in one table, or by month, in those that are made.
 
-    `ours` says whether this user may change it.
+    `ours` says whether this user may change it, `tables` names all parts, those of no month too.
     """
 
     by_month: bool
     ours: bool
     months: list[Month]
+    tables: list[str]
 
     @property
     def ahead(self) -> int:
@@ -122,11 +102,11 @@ def this_month() -> Month:
 def look(connection: sa.Connection) -> Parts:
     """How the table is kept; one table on SQLite, and where it is not made yet."""
     if connection.dialect.name != "postgresql":
-        return Parts(False, False, [])
+        return Parts(False, False, [], [])
     found = connection.exec_driver_sql(LOOK).first()
     if found is None:
-        return Parts(False, False, [])
-    return Parts(found.by_month, found.ours, sorted(_months(found.names)))
+        return Parts(False, False, [], [])
+    return Parts(found.by_month, found.ours, sorted(_months(found.tables)), sorted(found.tables))
 
 
 def partition(engine: sa.Engine, progress: Progress = lambda name, rows: None) -> list[Month]:
@@ -153,11 +133,11 @@ def partition(engine: sa.Engine, progress: Progress = lambda name, rows: None) -
             return _make_missing(connection)
         _begin(connection)
         months = sorted({*_ahead(), *_holding(connection, LEDGER, _every())})
-        with _replaced(connection, "PARTITION BY RANGE (id)"):
+        with replaced(connection, "PARTITION BY RANGE (id)"):
             for month in months:
-                _execute(connection, f"CREATE TABLE {month.table} PARTITION OF {NEW} {_of(month)}")
+                execute(connection, f"CREATE TABLE {month.table} PARTITION OF {NEW} {_of(month)}")
                 progress(month.table, _copy(connection, month.table, month.first, month.beyond))
-            _execute(connection, f"CREATE TABLE {DEFAULT} PARTITION OF {NEW} DEFAULT")
+            execute(connection, f"CREATE TABLE {DEFAULT} PARTITION OF {NEW} DEFAULT")
             edges = ["", *(edge for one in months for edge in (one.first, one.beyond)), ""]
             between = zip(edges[::2], edges[1::2], strict=True)
             progress(DEFAULT, sum(_copy(connection, DEFAULT, *edge) for edge in between))
@@ -181,9 +161,9 @@ def one_table(engine: sa.Engine, progress: Progress = lambda name, rows: None) -
         parts = look(connection)
         if parts.by_month:
             _begin(connection)
-            with _replaced(connection, ""):
-                for name in (*(month.table for month in parts.months), DEFAULT):
-                    moved = _execute(connection, f"INSERT INTO {NEW} SELECT * FROM {name}")
+            with replaced(connection, ""):
+                for name in parts.tables:
+                    moved = execute(connection, f"INSERT INTO {NEW} SELECT * FROM {name}")
                     progress(name, moved)
         return parts.by_month
 
@@ -250,89 +230,25 @@ def _make_missing(connection: sa.Connection) -> list[Month]:
         _begin(connection)
     for month in missing:
         made, within = month.table, _within(month.first, month.beyond)
-        _execute(connection, f"CREATE TABLE {made} (LIKE {LEDGER} INCLUDING ALL EXCLUDING INDEXES)")
-        _execute(
+        execute(connection, f"CREATE TABLE {made} (LIKE {LEDGER} INCLUDING ALL EXCLUDING INDEXES)")
+        execute(
             connection,
             f"WITH moved AS (DELETE FROM {DEFAULT} WHERE {within} RETURNING *)"
             f" INSERT INTO {made} SELECT * FROM moved",
         )
-        _execute(connection, f"ALTER TABLE {LEDGER} ATTACH PARTITION {made} {_of(month)}")
+        execute(connection, f"ALTER TABLE {LEDGER} ATTACH PARTITION {made} {_of(month)}")
     return missing
 
 
 def _begin(connection: sa.Connection) -> None:
     """What is made belongs to the owner of the table, and nobody writes meanwhile."""
     owner = connection.exec_driver_sql(OWNER).scalar()
-    _execute(connection, f"SET LOCAL ROLE {owner}")
-    _execute(connection, f"LOCK TABLE {LEDGER} IN EXCLUSIVE MODE")
-
-
-@contextmanager
-def _replaced(connection: sa.Connection, how: str) -> Iterator[None]:
-    """Put a table of the same shape, filled in the block, into the place of the ledger.
-
-    Its indexes, views and grants are made anew. Readers go on with the old one until the end.
-
-    Args:
-        connection: in a transaction that nobody writes beside.
-        how: what stands after the columns of the new table.
-    """
-    like = f"(LIKE {LEDGER} INCLUDING ALL EXCLUDING INDEXES)"
-    _execute(connection, f"CREATE TABLE {NEW} {like} {how}")
-    yield
-    _index(connection)
-    _execute(connection, f"ANALYZE {NEW}")
-    _swap(connection)
-
-
-def _index(connection: sa.Connection) -> None:
-    """The same indexes under the same names, which the old ones give up."""
-    for name, old, made, is_primary in connection.exec_driver_sql(INDEXES).all():
-        _execute(connection, f"ALTER INDEX {name} RENAME TO {old}")
-        kind, columns = made.partition(f" {name} ")[0], made.partition(" USING ")[2]
-        if is_primary:
-            keys = columns.partition(" ")[2]
-            _execute(connection, f"ALTER TABLE {NEW} ADD CONSTRAINT {name} PRIMARY KEY {keys}")
-        else:
-            _execute(connection, f"{kind} {name} ON {NEW} USING {columns}")
-
-
-def _swap(connection: sa.Connection) -> None:
-    views = connection.exec_driver_sql(VIEWS).all()
-    names = [LEDGER, *(name for name, _ in views)]
-    grants = [grant for name in names for grant in _grants(connection, name)]
-    for name, _ in views:  # as questions do: the view first, then the table
-        _execute(connection, f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
-    for name, _ in views:
-        _execute(connection, f"DROP VIEW {name}")
-    try:
-        _execute(connection, f"DROP TABLE {LEDGER}")
-    except sa.exc.DBAPIError as exc:
-        raise _needed_by_others(exc) from exc
-    _execute(connection, f"ALTER TABLE {NEW} RENAME TO {LEDGER}")
-    for name, made in views:
-        _execute(connection, f"CREATE VIEW {name} AS {made}")
-    for grant in grants:
-        _execute(connection, grant)
-
-
-def _grants(connection: sa.Connection, name: str) -> list[str]:
-    found = connection.exec_driver_sql(GRANTS, (name,)).all()
-    further = {True: " WITH GRANT OPTION", False: ""}
-    return [f"GRANT {may} ON {name} TO {who}{further[passed]}" for may, passed, who in found]
-
-
-def _needed_by_others(exc: sa.exc.DBAPIError) -> Exception:
-    if getattr(exc.orig, "sqlstate", None) != DEPENDENT_OBJECTS:
-        return exc
-    detail = getattr(getattr(exc.orig, "diag", None), "message_detail", "") or ""
-    return StoreMisconfigured(
-        f"{' '.join(detail.split())}: drop what is yours there, run this again, and make it again"
-    )
+    execute(connection, f"SET LOCAL ROLE {owner}")
+    execute(connection, f"LOCK TABLE {LEDGER} IN EXCLUSIVE MODE")
 
 
 def _copy(connection: sa.Connection, into: str, first: str, beyond: str) -> int:
-    return _execute(
+    return execute(
         connection, f"INSERT INTO {into} SELECT * FROM {LEDGER} WHERE {_within(first, beyond)}"
     )
 
@@ -340,7 +256,3 @@ def _copy(connection: sa.Connection, into: str, first: str, beyond: str) -> int:
 def _within(first: str, beyond: str) -> str:
     """A condition on ids; without an edge to that side where it is empty."""
     return " AND ".join([f"id >= '{first}'"] + [f"id < '{beyond}'"] * bool(beyond))
-
-
-def _execute(connection: sa.Connection, statement: str) -> int:
-    return connection.execute(sa.text(statement.replace(":", r"\:"))).rowcount
