@@ -16,7 +16,6 @@ from flowledger.questions import (
     Ledger,
     LedgerSize,
     Losses,
-    RecentCall,
     catalog,
 )
 from flowledger.questions.around import SpanOf
@@ -60,7 +59,6 @@ ANSWERS: dict[str, type[msgspec.Struct] | tuple[str, ...]] = {
     "call_around": ("id", "parent_id", "name", "success"),
     "run_around": ("id", "parent_id", "name", "success"),
     "spans_around": SpanOf,
-    "calls_made_in": RecentCall,
 }
 VALUES = {
     "limit": 5,

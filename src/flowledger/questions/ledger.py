@@ -262,6 +262,7 @@ class Ledger:
         """Rows of one moment, so many at once as they are wanted; None is all of them."""
         # SQLite keeps flags as 0 and 1.
         flags = {f.name: sa.Boolean() for f in msgspec.structs.fields(row_type) if f.type is bool}
+        holes = {"columns": ", ".join(row_type.__struct_fields__), **holes}
         question = sa.text(catalog()[name].filled(holes)).columns(**flags)
         options = {"yield_per": at_once} if at_once else {}
         with (

@@ -34,23 +34,7 @@ LIMIT :limit
 
 -- name: calls_made_in
 -- The calls that were made inside one, in the order in which they began.
-SELECT
-    c.id,
-    c.parent_id,
-    c.start_ms,
-    c.feature,
-    c.operation,
-    c.kind,
-    c.provider,
-    c.model,
-    c.user_id,
-    c.session_id,
-    c.persona_id,
-    c.total_tokens,
-    c.cost_usd,
-    c.latency_ms,
-    c.success,
-    c.error_type
+SELECT {columns}
 FROM tags t
 JOIN llm_calls c ON c.id = t.run_uuid
 WHERE t.key = 'mlflow.parentRunId' AND t.value = :id

@@ -2,24 +2,7 @@
 
 -- name: calls_received
 -- Calls that were stored from a moment on, beyond the one that was read last.
-SELECT
-    id,
-    parent_id,
-    start_ms,
-    received_ms,
-    feature,
-    operation,
-    kind,
-    provider,
-    model,
-    user_id,
-    session_id,
-    persona_id,
-    total_tokens,
-    cost_usd,
-    latency_ms,
-    success,
-    error_type
+SELECT {columns}
 FROM llm_calls
 WHERE {matching}
     AND received_ms >= :after_ms

@@ -10,23 +10,7 @@ LIMIT :limit
 
 -- name: calls_inside
 -- The calls that were made inside a call or a job, which lasted until `beyond_ms`.
-SELECT
-    id,
-    parent_id,
-    start_ms,
-    feature,
-    operation,
-    kind,
-    provider,
-    model,
-    user_id,
-    session_id,
-    persona_id,
-    total_tokens,
-    cost_usd,
-    latency_ms,
-    success,
-    error_type
+SELECT {columns}
 FROM llm_calls
 WHERE start_ms >= :from_ms AND start_ms <= :beyond_ms AND parent_id = :id
     AND {readable}

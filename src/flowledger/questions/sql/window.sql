@@ -1,7 +1,8 @@
 -- Numbers over all calls of a window, never over the last so many.
 --
 -- In braces stand what `sources.py` puts there: the sources of numbers, which read a roll-up where
--- the window holds whole hours and days; the sums of every measure; a dimension's column.
+-- the window holds whole hours and days; the sums of every measure; a dimension's column. `columns`
+-- are the names in the row that the asker wants, in any file.
 
 -- name: numbers
 -- The sums of every measure.
@@ -65,23 +66,7 @@ GROUP BY moment / {moments}, {value}, latency_bucket
 
 -- name: calls_page
 -- Calls of a window from the latest on, those that only group others included.
-SELECT
-    id,
-    parent_id,
-    start_ms,
-    feature,
-    operation,
-    kind,
-    provider,
-    model,
-    user_id,
-    session_id,
-    persona_id,
-    total_tokens,
-    cost_usd,
-    latency_ms,
-    success,
-    error_type
+SELECT {columns}
 FROM llm_calls
 WHERE {calls}
     AND start_ms <= :before_ms
@@ -91,23 +76,7 @@ LIMIT :limit
 
 -- name: calls_ranked
 -- Calls of a window by one number, those that only group others included.
-SELECT
-    id,
-    parent_id,
-    start_ms,
-    feature,
-    operation,
-    kind,
-    provider,
-    model,
-    user_id,
-    session_id,
-    persona_id,
-    total_tokens,
-    cost_usd,
-    latency_ms,
-    success,
-    error_type
+SELECT {columns}
 FROM llm_calls
 WHERE {calls}
     AND ({rank} {beyond} :at OR {rank} = :at AND id {beyond} :at_id)
