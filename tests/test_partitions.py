@@ -44,7 +44,7 @@ from flowledger.store.partitions import (
 from flowledger.store.schema import migrate, migrate_back
 from tests.calls import NOW_NS, a_call
 from tests.test_erasure import scalar
-from tests.test_evidence_proof import execute, named, numbered, store
+from tests.test_evidence_proof import execute, numbered, store
 from tests.test_migrate import contents, schema
 from tests.test_rollup import assert_true_sums, counted, open_bulk_sink
 
