@@ -1,6 +1,7 @@
 """PostgreSQL as it is run: through PgBouncer, with roles of least rights, and with time-outs."""
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +11,17 @@ from click.testing import CliRunner
 
 from flowledger.cli import main
 from flowledger.config import Destination
-from flowledger.errors import StoreUnavailable
+from flowledger.errors import StoreMisconfigured, StoreUnavailable
 from flowledger.questions import Ledger
 from flowledger.records import encode
 from flowledger.store import open_sink
+from flowledger.store.partitions import partition
 from tests.calls import a_call
 from tests.conftest import postgres_database
 from tests.faults.processes import Host, slow
 from tests.faults.processes import Ledger as Stored
-from tests.operating.postgres import BIN, Load, assert_all_there, changed, pgbouncer
+from tests.needs import cannot_run, need_program
+from tests.operating.postgres import BIN, Load, assert_all_there, changed, own_postgres, pgbouncer
 from tests.server_client import rows, running
 from tests.servers import free_port
 from tests.test_evidence_proof import execute
@@ -63,6 +66,32 @@ def test_an_application_and_its_collector_work_through_pgbouncer(
         assert application.ask("flush")
         Stored(postgres_uri).wait_for_once(made["calls"], host)
         host.clean_up()
+
+
+@slow
+@pytest.mark.usefixtures("postgres_server")
+def test_a_database_that_sorts_hex_in_a_way_of_its_own_is_refused_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="flowledger-danish-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL's own user reads it
+        made = ("localedef", "-i", "da_DK", "-f", "UTF-8", f"{folder}/da_DK.UTF-8")
+        need_program("localedef", "libc-bin")
+        if subprocess.run(made, capture_output=True).returncode:
+            cannot_run("the sources of locales are not installed: apt-get install locales")
+        monkeypatch.setenv("LOCPATH", folder)
+        with own_postgres() as server:
+            plain = sa.create_engine(server.uri, isolation_level="AUTOCOMMIT")
+            with plain.connect() as connection:
+                connection.exec_driver_sql(
+                    "CREATE DATABASE danish TEMPLATE template0 LOCALE 'da_DK.UTF-8'"
+                )
+            plain.dispose()
+            danish = sa.create_engine(
+                changed(server.uri, database="danish"), poolclass=sa.pool.NullPool
+            )
+            with pytest.raises(StoreMisconfigured, match=r"restore .* LOCALE 'C.UTF-8'"):
+                partition(danish)
 
 
 @slow

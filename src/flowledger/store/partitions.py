@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from flowledger.errors import ConfigError
+from flowledger.errors import ConfigError, StoreMisconfigured
 from flowledger.store.replacing import NEW, execute, replaced
 from flowledger.store.rows import LEDGER
 from flowledger.store.schema import changing
@@ -35,6 +35,13 @@ SELECT c.relkind = 'p' AS by_month,
 FROM pg_class c WHERE c.oid = to_regclass('{LEDGER}')
 """
 OWNER = f"SELECT relowner::regrole::text FROM pg_class WHERE oid = '{LEDGER}'::regclass"
+# Ids are ranges only where the database sorts hex as bytes; in Danish "aa" comes after "ff".
+SORTS_HEX = """
+SELECT array_agg(pair ORDER BY pair) = array_agg(pair ORDER BY pair COLLATE "C") FROM (
+    SELECT a || b AS pair FROM regexp_split_to_table('0123456789abcdef', '') a,
+        regexp_split_to_table('0123456789abcdef', '') b
+) pairs
+"""
 Progress = Callable[[str, int], object]
 
 
@@ -121,7 +128,8 @@ def partition(engine: sa.Engine, progress: Progress = lambda name, rows: None) -
 
     Raises:
         ConfigError: the database knows no partitions.
-        StoreMisconfigured: this user may not change tables, or somebody else's view is on them.
+        StoreMisconfigured: this user may not change tables, somebody else's view is on them, or the
+            database sorts ids otherwise than by their time.
     """
     if engine.dialect.name != "postgresql":
         raise ConfigError(
@@ -131,6 +139,7 @@ def partition(engine: sa.Engine, progress: Progress = lambda name, rows: None) -
     with changing(engine) as connection:
         if look(connection).by_month:
             return _make_missing(connection)
+        _check_order(connection)
         _begin(connection)
         months = sorted({*_ahead(), *_holding(connection, LEDGER, _every())})
         with replaced(connection, "PARTITION BY RANGE (id)"):
@@ -221,6 +230,15 @@ def _missing(connection: sa.Connection, parts: Parts) -> list[Month]:
     not_made = [month for month in _every() if month not in parts.months]
     late = _holding(connection, DEFAULT, not_made) if not_made else []
     return [month for month in not_made if month in late or month in _ahead()]
+
+
+def _check_order(connection: sa.Connection) -> None:
+    if not connection.exec_driver_sql(SORTS_HEX).scalar():
+        raise StoreMisconfigured(
+            "the collation of this database does not sort hex digits by their value, so months are "
+            "no ranges of ids: restore a backup into a database with LOCALE 'C.UTF-8', or leave "
+            "partition_calls out"
+        )
 
 
 def _make_missing(connection: sa.Connection) -> list[Month]:
