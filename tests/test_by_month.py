@@ -9,9 +9,7 @@ from tests.operating.test_backup import (
     test_the_chain_of_evidence_holds_after_a_restore,
 )
 from tests.test_erasure import (
-    data_folder,
     test_a_purge_takes_content_and_leaves_what_is_counted,
-    test_an_erased_user_leaves_no_trace_in_the_bytes_of_the_database_or_of_artifacts,
     test_everything_old_can_go_with_its_counts,
 )
 from tests.test_evidence_proof import (
@@ -27,7 +25,6 @@ from tests.test_questions import (
 from tests.test_rollup import sink, test_corrections_and_deletions_keep_the_sums_true
 
 __all__ = [
-    "data_folder",
     "empty",
     "filled",
     "sink",
@@ -35,7 +32,6 @@ __all__ = [
     "test_a_purge_takes_content_and_leaves_what_is_counted",
     "test_a_row_that_is_changed_in_any_table_is_found_and_named",
     "test_a_row_that_is_removed_from_any_table_is_found_and_named",
-    "test_an_erased_user_leaves_no_trace_in_the_bytes_of_the_database_or_of_artifacts",
     "test_corrections_and_deletions_keep_the_sums_true",
     "test_every_question_runs_and_answers_the_columns_of_its_row",
     "test_everything_old_can_go_with_its_counts",
