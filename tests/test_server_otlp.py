@@ -64,6 +64,7 @@ def export(server: Server, experiment: str, spans: list[ReadableSpan]) -> SpanEx
         f"{server.url}/v1/traces",
         headers={"x-mlflow-experiment-id": experiment},
         compression=Compression.Gzip,
+        timeout=60,  # the first spans of all wait for what MLflow loads then
     )
     return exporter.export(spans)
 

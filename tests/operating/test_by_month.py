@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.faults.processes import slow
 from tests.operating.test_backup import (
     empty,
     filled,
@@ -39,6 +40,8 @@ __all__ = [
     "test_the_chain_of_evidence_holds_after_a_restore",
     "test_the_steps_of_a_call_in_a_job_are_those_of_its_trace",
 ]
+
+pytestmark = slow
 
 
 @pytest.fixture
