@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 	  command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 UV := $(BIN)/uv
-JOBS ?= 4
+JOBS ?= 3
 unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
