@@ -303,6 +303,23 @@ def test_a_number_that_is_replaced_by_a_text_is_found(sqlite_uri: str, value: st
         assert ("changed", table, call.id) in named(verify(sqlite_uri))
 
 
+def test_what_stands_behind_a_nul_is_found(sqlite_uri: str) -> None:
+    call = numbered(metrics={"score": 12.5})
+    store(sqlite_uri, [call])
+    for table, column, owner in (
+        ("runs", "name", "run_uuid"),
+        ("metrics", "timestamp", "run_uuid"),
+        ("tags", "value", "run_uuid"),
+        ("trace_info", "request_preview", "request_id"),
+        ("spans", "content", "trace_id"),
+        ("llm_calls", "user_id", "id"),
+    ):
+        record_id = "tr-" * (owner in ("request_id", "trace_id")) + call.id
+        changed = f"UPDATE {table} SET {column} = {column} || char(0) || 'x' WHERE {owner} = :id"
+        assert execute(sqlite_uri, changed, id=record_id)
+        assert ("changed", table, call.id) in named(verify(sqlite_uri)), table
+
+
 def test_a_database_makes_the_text_that_the_digests_are_of(database_uri: str) -> None:
     calls = {call.id: call for call in (rich_call() for _ in range(3))}
     store(database_uri, list(calls.values()))

@@ -48,7 +48,7 @@ def _query(writer: Writer, table: str, kept: Kept) -> str:
         text, groups = f"'1{SEPARATOR}' || {one}", ""
     else:
         joined = "group_concat" if sqlite else "string_agg"
-        text = f"{_count(table, sqlite)} || '{SEPARATOR}' || {joined}({one}, '{SEPARATOR}')"
+        text = f"count(*) || '{SEPARATOR}' || {joined}({one}, '{SEPARATOR}')"
         groups = f" GROUP BY {kept.owner}"
     if sqlite:  # its texts would be decoded only to be encoded again
         text = f"CAST({text} AS BLOB)"
@@ -58,25 +58,15 @@ def _query(writer: Writer, table: str, kept: Kept) -> str:
     return f"SELECT {kept.owner}, {text} FROM {table} WHERE {where}{groups}"
 
 
-def _count(table: str, sqlite: bool) -> str:
-    """How many rows there are; of metrics those whose value is a number, as it must be."""
-    return "sum(typeof(value) = 'real')" if sqlite and table in METRICS else "count(*)"
-
-
 def _row_of_sqlite(table: str, kept: Kept) -> str:
-    """One call of a function: every `||` copies all that stands before it."""
-    if table in METRICS:  # a fifth of all rows; nothing in them is ever NULL
-        formats = ["%.15g" if name == "value" else "%s" for name in kept.cells]
-        return f"format('{SEPARATOR.join(formats)}', {', '.join(kept.cells)})"
-    cells = [_cell_of_sqlite(name) for name in kept.cells]
-    if len(cells) == 2:
-        return f" || '{SEPARATOR}' || ".join(cells)
-    return f"format('{SEPARATOR.join(['%s'] * len(cells))}', {', '.join(cells)})"
+    """Joined by `||`: `format` and its like end a text where a NUL is in it."""
+    return f" || '{SEPARATOR}' || ".join(_cell_of_sqlite(table, name) for name in kept.cells)
 
 
-def _cell_of_sqlite(name: str) -> str:
+def _cell_of_sqlite(table: str, name: str) -> str:
     value = f"ifnull({name}, '{NOTHING}')"
-    if name in FLOATS:  # what is no number would be printed as one
+    if name in FLOATS or (table in METRICS and name == "value"):
+        # What is no number would be printed as one.
         return f"iif(typeof({name}) = 'real', format('%.15g', {name}), {value})"
     return value
 
