@@ -3,11 +3,10 @@
 import sys
 
 import click
-import msgspec
 
 from flowledger import config
 from flowledger.cli.leftovers import forget_turns, ship
-from flowledger.cli.taking_out import asked, confirm, need_packages, os_user, progress, told
+from flowledger.cli.taking_out import asked, confirm, need_packages, os_user, progress, tell
 from flowledger.cli.text import print_json
 
 
@@ -65,16 +64,10 @@ def command(
     )
     overwrite_shipped(folder)
     left = waiting(folder, unwanted)
-    if as_json:
-        extra = {"turns": turns, "rejected": rejected, "waiting": left}
-        print_json({**msgspec.structs.asdict(done), **extra})
-    else:
-        for line in told(done):
-            click.echo(line)
-        click.echo(f"{turns:,} chat turns and {rejected:,} rejected records are deleted")
-        if left:
-            click.echo(f"NOT erased: {left:,} records still wait in {folder}")
-            click.echo("run `flowledger collect --once`, then this command again")
+    tell(done, as_json, turns=turns, rejected=rejected, waiting=left)
+    if left and not as_json:
+        click.echo(f"NOT erased: {left:,} records still wait in {folder}")
+        click.echo("run `flowledger collect --once`, then this command again")
     sys.exit(1 if left or done.unreached else 0)
 
 

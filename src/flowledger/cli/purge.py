@@ -4,11 +4,10 @@ import sys
 import time
 
 import click
-import msgspec
 
 from flowledger import config
 from flowledger.cli.leftovers import forget_turns
-from flowledger.cli.taking_out import asked, confirm, need_packages, os_user, progress, told
+from flowledger.cli.taking_out import asked, confirm, need_packages, os_user, progress, tell
 from flowledger.cli.text import moment, print_json
 from flowledger.errors import ConfigError
 
@@ -74,10 +73,5 @@ def command(
         progress=progress,
     )
     overwrite_shipped(settings.journal_folder)
-    if as_json:
-        print_json({**msgspec.structs.asdict(done), "turns": turns, "rejected": rejected})
-    else:
-        for line in told(done):
-            click.echo(line)
-        click.echo(f"{turns:,} chat turns and {rejected:,} rejected records are deleted")
+    tell(done, as_json, turns=turns, rejected=rejected)
     sys.exit(1 if done.unreached else 0)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from flowledger.cli.text import on_terminal, printable
+from flowledger.cli.text import on_terminal, print_json, printable
 from flowledger.errors import StoreMisconfigured
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 
-__all__ = ["asked", "confirm", "need_packages", "os_user", "progress", "told"]
+__all__ = ["asked", "confirm", "need_packages", "os_user", "progress", "tell"]
 
 
 def asked(reason: str) -> Callable[[Function], Function]:
@@ -81,8 +82,24 @@ def progress(done: int) -> None:
         click.echo(f"\r{done:,} records", nl=False, err=True)
 
 
-def told(done: "Erasure") -> Iterator[str]:
-    """What was taken out, and what is left to do by hand."""
+def tell(done: "Erasure", as_json: bool, **beside: int) -> None:
+    """Say what was taken out, and what is left to do by hand.
+
+    Args:
+        done: of the database and its artifacts.
+        as_json: as one object, for programs.
+        beside: how many `turns` of chats and `rejected` records went, and what else is counted.
+    """
+    if as_json:
+        print_json({**msgspec.structs.asdict(done), **beside})
+        return
+    for line in _told(done):
+        click.echo(line)
+    turns, rejected = beside["turns"], beside["rejected"]
+    click.echo(f"{turns:,} chat turns and {rejected:,} rejected records are deleted")
+
+
+def _told(done: "Erasure") -> Iterator[str]:
     yield f"taken out of {done.calls:,} calls and {done.jobs:,} jobs, {done.artifacts:,} folders"
     yield f"proof: erasure {done.id} in the chain; `flowledger evidence verify` shows it"
     for root, why in done.unreached.items():

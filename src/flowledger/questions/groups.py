@@ -10,7 +10,7 @@ import msgspec
 from flowledger.questions.rows import Slice, Sums
 from flowledger.store.rollup import SUMS
 
-__all__ = ["Group", "Groups", "added_up", "ranked"]
+__all__ = ["NOTHING", "Group", "Groups", "added_up", "ranked"]
 
 NOTHING = Sums(**dict.fromkeys(SUMS, 0), first_ms=None, last_ms=None)
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from flowledger.errors import QuestionError
+from flowledger.questions.groups import NOTHING
 from flowledger.questions.over import HOURS, MOST_ROWS, Over
 from flowledger.questions.rows import Percentiles, Slice, Sums
 
@@ -16,7 +17,6 @@ WITH_PERCENTILES = ("model", "feature", "experiment")
 MS_OF_AN_HOUR = 3_600_000
 WITHOUT_SUM = ("first_ms", "last_ms")
 SUMMED = [name for name in Sums.__struct_fields__ if name not in WITHOUT_SUM]
-NOTHING = Sums(**dict.fromkeys(SUMMED, 0), first_ms=None, last_ms=None)
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
