@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo example test check deploy-check bench browser screenshots lock clean
+.PHONY: install demo example test check deploy-check stress bench browser screenshots lock clean
 
 OPENAIS := openai2 openai3
 
@@ -72,6 +72,10 @@ check: .venv/.installed
 deploy-check: install
 	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose systemd npm pgbouncer
 	SLOW_TESTS=1 $(BIN)/pytest tests/deploy deploy/checks tests/operating tests/test_migrate.py $(ARGS)
+
+# Exceptions at any instruction of recording, for an hour; `make test` does it for half a minute.
+stress: install
+	STRESS_SECONDS=$(or $(SECONDS),3600) $(BIN)/pytest -q -n 0 tests/faults/test_interrupts.py
 
 bench: install
 	$(BIN)/python -m bench $(ARGS)

@@ -351,6 +351,23 @@ def test_a_wrong_setting_is_told_once_and_the_application_goes_on(
         flowledger.configure()
 
 
+def test_threads_that_record_for_the_first_time_at_once_share_one_recorder(home: Path) -> None:
+    together = threading.Barrier(8)
+
+    def first_call() -> recorder.Recorder | None:
+        together.wait()
+        return recorder.active()
+
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(10):
+                flowledger.configure(collector="off")
+                found = {call.result() for call in [threads.submit(first_call) for _ in range(8)]}
+                assert [recorder.active()] == list(found)
+    finally:
+        flowledger.configure()
+
+
 def test_a_fault_of_ours_never_reaches_the_application(
     home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,6 +29,13 @@ def writer(folder: Path, **options: object) -> Writer:
     return Writer(folder, **settings)  # type: ignore[arg-type]
 
 
+def kept(journal: Writer, seq: int, payload: bytes) -> bool:
+    """Append a record; whether there was room for it."""
+    dropped = journal.dropped
+    journal.append(seq, payload)
+    return journal.dropped == dropped
+
+
 def read_all(folder: Path) -> list[bytes | None]:
     found: list[bytes | None] = []
     for path in segment_paths(folder):
@@ -100,7 +107,7 @@ def test_the_slots_of_a_header_read_as_they_were_written(one: int, two: int, thr
 def test_records_are_read_back_in_the_order_they_were_appended(tmp_path: Path) -> None:
     journal = writer(tmp_path)
     written = [os.urandom(random.randrange(3000)) for _ in range(500)]
-    assert all(journal.append(seq, payload) for seq, payload in enumerate(written, 1))
+    assert all(kept(journal, seq, payload) for seq, payload in enumerate(written, 1))
     journal.close()
     assert written == read_all(tmp_path)
 
@@ -118,7 +125,7 @@ def test_a_segment_is_finished_only_once_its_writer_let_go(tmp_path: Path) -> No
 def test_a_full_segment_is_followed_by_another(tmp_path: Path) -> None:
     journal = writer(tmp_path, max_bytes=1 << 20)
     for seq in range(1, 200):
-        assert journal.append(seq, bytes(1000))
+        assert kept(journal, seq, bytes(1000))
     assert len(list(segment_paths(tmp_path))) > 2
     assert len(read_all(tmp_path)) == 199
     journal.close()
@@ -127,8 +134,8 @@ def test_a_full_segment_is_followed_by_another(tmp_path: Path) -> None:
 def test_a_record_of_many_megabytes_goes_through(tmp_path: Path) -> None:
     journal = writer(tmp_path)
     large = os.urandom(20 << 20)
-    assert journal.append(1, large)
-    assert journal.append(2, b"next")
+    assert kept(journal, 1, large)
+    assert kept(journal, 2, b"next")
     assert [large, b"next"] == read_all(tmp_path)
     journal.close()
 
@@ -136,16 +143,16 @@ def test_a_record_of_many_megabytes_goes_through(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_counted_with_its_numbers(tmp_path: Path) -> None:
     troubles: list[str] = []
     journal = writer(tmp_path, max_bytes=1 << 20, on_trouble=troubles.append)
-    kept = [seq for seq in range(1, 3000) if journal.append(seq, bytes(1000))]
-    assert 0 < len(kept) < 2999
-    assert 2999 - len(kept) == journal.dropped
+    there = [seq for seq in range(1, 3000) if kept(journal, seq, bytes(1000))]
+    assert 0 < len(there) < 2999
+    assert 2999 - len(there) == journal.dropped
     assert folder_bytes(tmp_path) <= 1 << 20
     assert "journal_max_bytes" in troubles[0]
     *_, last = segment_paths(tmp_path)
     with Segment(last) as segment:
         gap = decode(segment.new_drops() or b"")
         assert isinstance(gap, Gap)
-        assert (journal.dropped, kept[-1] + 1, 2999) == (gap.count, gap.first_seq, gap.last_seq)
+        assert (journal.dropped, there[-1] + 1, 2999) == (gap.count, gap.first_seq, gap.last_seq)
         segment.acknowledge(segment.acknowledged)
         assert segment.new_drops() is None
     journal.close()
@@ -154,9 +161,9 @@ def test_what_does_not_fit_is_counted_with_its_numbers(tmp_path: Path) -> None:
 def test_what_was_dropped_before_there_was_a_segment_is_told_by_the_next(tmp_path: Path) -> None:
     (tmp_path / "journal").write_text("a file where the folder should be")
     journal = writer(tmp_path / "journal")
-    assert not journal.append(1, b"one")
+    assert not kept(journal, 1, b"one")
     (tmp_path / "journal").unlink()
-    while not journal.append(2, b"two"):
+    while not kept(journal, 2, b"two"):
         pass
     [path] = segment_paths(tmp_path / "journal")
     with Segment(path) as segment:
@@ -212,9 +219,29 @@ def test_the_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fsync", [False, True])
 def test_both_durabilities_keep_a_record(tmp_path: Path, fsync: bool) -> None:
     journal = writer(tmp_path, fsync=fsync)
-    assert journal.append(1, b"one")
+    assert kept(journal, 1, b"one")
     journal.close()
     assert read_all(tmp_path) == [b"one"]
+
+
+def test_fsync_makes_the_names_of_segments_and_their_folder_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    journal = writer(tmp_path / "new" / "journal", fsync=True, max_bytes=1 << 20)
+    journal.append(1, b"one")
+    assert [tmp_path / "new", tmp_path, tmp_path / "new" / "journal"] == synced
+    for seq in range(2, 80):
+        journal.append(seq, bytes(1000))
+    assert len(list(segment_paths(tmp_path / "new" / "journal"))) == len(synced) - 2
+    journal.close()
 
 
 def test_a_record_that_interrupts_another_one_on_the_same_thread_is_kept_after_it(
@@ -232,7 +259,7 @@ def test_a_record_that_interrupts_another_one_on_the_same_thread_is_kept_after_i
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         for seq in range(5000):
-            assert journal.append(seq, b"interrupted")
+            assert kept(journal, seq, b"interrupted")
     finally:
         seconds = 0.0  # none is armed any more
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -11,6 +11,7 @@ import flowledger
 
 SOURCE = Path(flowledger.__file__).parent
 ORDER = (
+    "asynchronous",
     "errors",
     "logs",
     "records",

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from flowledger import logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.config import Settings
 from flowledger.errors import ConfigError, RecordError
 from flowledger.records import Artifact, Call, Job, Logged, Record, Span, decode, encode
@@ -147,6 +148,7 @@ class Privacy:
         except RecordError:
             raise
         except Exception as exc:
+            reraise_asynchronous(exc)
             raise RecordError(f"its content cannot be made private: {type(exc).__name__}") from exc
 
     def _mode_of(self, record: Record) -> str:
@@ -193,6 +195,7 @@ class Privacy:
             try:
                 text = _a_text(redactor(text))
             except Exception as exc:  # noqa: BLE001 - the application's own code may raise anything
+                reraise_asynchronous(exc)
                 logs.warn("privacy", "a redactor failed: %s", type(exc).__name__)
                 return WITHHELD
         return text
@@ -237,6 +240,7 @@ def _named(name: str) -> Redactor:
     try:
         found: Any = getattr(importlib.import_module(module), function)
     except Exception as exc:
+        reraise_asynchronous(exc)
         raise ConfigError(f"the redactor {name} cannot be imported: {exc}") from exc
     if not callable(found):
         raise ConfigError(f"the redactor {name} is no function")

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.errors import RecordError
 from flowledger.records import Call, Job, Logged, Span, encode, encode_fields
 
@@ -196,6 +197,7 @@ class _Walk:
         try:
             return self._inside(value, depth)
         except Exception as exc:  # noqa: BLE001 - the object's own code may raise anything
+            reraise_asynchronous(exc)
             self.cut = True
             return f"<{type(value).__name__} that raises {type(exc).__name__} when read>"
 
@@ -240,7 +242,8 @@ def _opened(value: Any) -> Any:
     for opener in openers:
         try:
             opened = opener(value)
-        except Exception:  # noqa: BLE001 - the object's own code may raise anything
+        except Exception as exc:  # noqa: BLE001 - the object's own code may raise anything
+            reraise_asynchronous(exc)
             continue
         if opened is not None:
             return opened
@@ -280,5 +283,6 @@ def _safe_repr(value: Any) -> str:
     try:
         text = repr(value)
     except Exception as exc:  # noqa: BLE001 - the object's own code may raise anything
+        reraise_asynchronous(exc)
         text = f"<{type(value).__name__} whose repr raises {type(exc).__name__}>"
     return text[:REPR_LENGTH]

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from flowledger import logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.records import NO_PROMPT, NOBODY, Actor, Logged, Place, Prompt, Record
 
 __all__ = [
@@ -189,4 +190,5 @@ def told(value: object) -> str:
     try:
         return str(value)
     except Exception as exc:  # noqa: BLE001 - the object's own code may raise anything
+        reraise_asynchronous(exc)
         return f"<{type(value).__name__} whose text raises {type(exc).__name__}>"

@@ -7,6 +7,7 @@ cost, confidence, similarity and counts from what it returns.
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture.measures import SETTINGS, measure
 from flowledger.capture.reading import Reading
 from flowledger.capture.tracking import Reader, tracking
@@ -66,7 +67,8 @@ class _Kind:
     def _answered(self, answer: Any) -> Reading:
         try:
             return measure(answer, self._kind)
-        except Exception:  # noqa: BLE001 - the application's objects may raise anything
+        except Exception as exc:  # noqa: BLE001 - the application's objects may raise anything
+            reraise_asynchronous(exc)
             return Reading(response=answer)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture.context import carried, leave
 from flowledger.errors import PromptError
 from flowledger.records import Prompt
@@ -82,7 +83,8 @@ def signature(function: Callable[..., Any]) -> str:
     """A hash that changes with what a function asks: its parameters and the texts in its code."""
     try:
         code = getattr(inspect.unwrap(function), "__code__", None)
-    except Exception:  # noqa: BLE001 - the application's objects may raise anything
+    except Exception as exc:  # noqa: BLE001 - the application's objects may raise anything
+        reraise_asynchronous(exc)
         code = None
     texts = list(_texts(code)) if isinstance(code, CodeType) else [type(function).__qualname__]
     return _hash("\0".join(texts))

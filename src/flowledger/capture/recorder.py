@@ -21,6 +21,7 @@ import msgspec
 
 import flowledger
 from flowledger import config, logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture import threads
 from flowledger.capture.content import encode_bounded
 from flowledger.capture.context import Context, Pending, current, told
@@ -103,18 +104,29 @@ class Recorder:
             seen: fields of `Call`; None means not seen.
         """
         seq = next(self._numbers)
-        _take_logged(pending, seen)
-        call = self._call(seq, pending, context, seen)
         try:
-            payload = self._privacy.apply(call, encode_bounded(call, self._longest_content))
-        except RecordError as exc:
-            logs.warn("capture", "the content of a call cannot be kept: %s", exc)
-            payload = encode(_without_content(call, str(exc)))
-        self._keep(seq, payload)
+            call, payload = self._finished(seq, pending, context, seen)
+            self._keep(seq, payload)
+        except BaseException as exc:
+            # Its number is taken, and its absence would be reported as a loss.
+            self._keep(seq, encode(_interrupted(pending, self.producer_id, seq, seen, exc)))
+            raise
         if context.parent is not None:
             context.parent.inner_calls += 1
             context.parent.counted |= call.usage.total_tokens is not None
         pending.recorded(lambda record: self.keep(_with_experiment(record, call.experiment)))
+
+    def _finished(
+        self, seq: int, pending: Pending, context: Context, seen: dict[str, Any]
+    ) -> tuple[Call, bytes]:
+        """The record of a call, and its bytes for the journal."""
+        _take_logged(pending, seen)
+        call = self._call(seq, pending, context, seen)
+        try:
+            return call, self._privacy.apply(call, encode_bounded(call, self._longest_content))
+        except RecordError as exc:
+            logs.warn("capture", "the content of a call cannot be kept: %s", exc)
+            return call, encode(_without_content(call, f"the content was left out: {exc}"))
 
     def keep(self, record: Record) -> None:
         """Number any other record, and keep it."""
@@ -242,6 +254,7 @@ def finish(pending: Pending, fields: Callable[[], dict[str, Any]]) -> None:
             seen.setdefault("duration_ns", duration)
             recorder.record(pending, current(), seen)
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        reraise_asynchronous(exc)
         logs.warn("capture", "a call was not recorded: %s: %s", type(exc).__name__, exc)
 
 
@@ -250,6 +263,7 @@ def _read(fields: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return fields()
     except Exception as exc:  # noqa: BLE001 - the application's objects may raise anything
+        reraise_asynchronous(exc)
         return {"notes": [f"what was given could not be read: {type(exc).__name__}"]}
 
 
@@ -271,9 +285,19 @@ def _without_content(call: Call, reason: str) -> Call:
         seq=call.seq,
         start_ns=call.start_ns,
         duration_ns=call.duration_ns,
-        notes=[f"the content was left out: {reason}"[:STACK_BYTES]],
+        notes=[reason[:STACK_BYTES]],
     )
     return msgspec.structs.replace(empty, kind=str(call.kind))
+
+
+def _interrupted(
+    pending: Pending, producer: str, seq: int, seen: dict[str, Any], exc: BaseException
+) -> Call:
+    """What is sure of a call whose recording was interrupted."""
+    call = Call(id=pending.id, producer=producer, seq=seq, start_ns=pending.start_ns)
+    reason = f"{type(exc).__name__} was raised while this call was recorded"
+    duration = seen.get("duration_ns") or 0
+    return _without_content(msgspec.structs.replace(call, duration_ns=duration), reason)
 
 
 class _Process:
@@ -296,8 +320,11 @@ class _Process:
                 # The garbage collector may end a call while this very thread is at work here.
                 if not self._made and not self._making:
                     self._making = True
-                    self._make()
-                    self._made = True
+                    try:
+                        self._make()
+                        self._made = True
+                    finally:
+                        self._making = False
         return self.recorder
 
     def _make(self) -> None:
@@ -308,6 +335,7 @@ class _Process:
         except ConfigError as exc:
             logs.warn("config", "calls are not recorded: %s", exc)
         except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+            reraise_asynchronous(exc)
             logs.warn("config", "calls are not recorded: %s: %s", type(exc).__name__, exc)
 
     def _start(self, settings: Settings) -> None:
@@ -315,7 +343,7 @@ class _Process:
             logs.logger.setLevel(settings.log_level)
         producer_id = new_id()
         privacy_of(settings, self.redactors)  # before a journal is begun: it must be possible
-        self.writer = Writer(
+        writer = Writer(
             settings.journal_folder,
             producer_id=producer_id,
             producer=encode(_this_process(producer_id)),
@@ -323,8 +351,9 @@ class _Process:
             fsync=settings.durability == "fsync",
             on_trouble=lambda reason: logs.warn("journal", "calls are not kept: %s", reason),
         )
-        self.shipper = start_shipping(settings, self.writer, producer_id)
-        self.recorder = Recorder(settings, producer_id, self.writer.append, self.redactors)
+        recorder = Recorder(settings, producer_id, writer.append, self.redactors)
+        self.writer, self.shipper = writer, start_shipping(settings, writer, producer_id)
+        self.recorder = recorder
 
     def close(self) -> None:
         """Hand over what the journal still holds, and leave."""

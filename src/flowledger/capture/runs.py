@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowledger import logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture import recorder
 from flowledger.capture.content import plain
 from flowledger.capture.context import Pending, current, told
@@ -193,6 +194,7 @@ def guarded(log: Callable[[Recorder], None]) -> None:
         if active is not None:
             log(active)
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        reraise_asynchronous(exc)
         logs.warn("capture", "not recorded: %s: %s", type(exc).__name__, exc)
 
 

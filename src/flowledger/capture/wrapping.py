@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from flowledger import config, logs
+from flowledger.asynchronous import reraise_asynchronous
 
 __all__ = ["wrap"]
 
@@ -56,6 +57,7 @@ def wrap(client: C) -> C:
                 "capture", "calls of %s are not recorded: no such client is known", type(client)
             )
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        reraise_asynchronous(exc)
         logs.warn("capture", "calls of %s are not recorded: %r", type(client), exc)
     return client
 

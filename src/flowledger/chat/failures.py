@@ -1,5 +1,6 @@
 """What a provider's client raises, in our own words."""
 
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.chat.providers import Provider
 from flowledger.errors import (
     ProviderError,
@@ -25,7 +26,11 @@ def translated(exc: Exception, provider: Provider, begun: bool = False) -> Provi
         exc: whatever a client raised.
         provider: who was asked.
         begun: part of the answer had come.
+
+    Raises:
+        Exception: what a signal handler of the application raised is nobody's answer.
     """
+    reraise_asynchronous(exc)
     if isinstance(exc, ProviderError):
         return exc
     status = getattr(exc, "status_code", None)

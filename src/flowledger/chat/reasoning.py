@@ -7,6 +7,7 @@ recorded with its usage, retried and priced like any other.
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.chat.steps import Answer, Ask, Complete, Message, Reason, Reply
 from flowledger.errors import ChatError, ConfigError, ProviderError
 
@@ -114,6 +115,7 @@ class _Base:
 
     def failure(self, exc: Exception) -> ChatError:
         """What went wrong: the provider's own error, or that DSPy could not read the answer."""
+        reraise_asynchronous(exc)
         told = " ".join(str(exc).split())[:500]
         return self._error or ProviderError(f"dspy cannot use the answer: {told}")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from flowledger import logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture.context import Context, told
 
 __all__ = ["ACTOR", "checked", "extracted", "fields_of", "packed", "unpacked"]
@@ -55,6 +56,7 @@ def extracted(
         try:
             given.update({k: v for k, v in (extractor(source) or {}).items() if v is not None})
         except Exception as exc:  # noqa: BLE001 - the application's own code may raise anything
+            reraise_asynchronous(exc)
             logs.warn("context", "an extractor raised %s and is left out", type(exc).__name__)
     return fields_of(given)
 

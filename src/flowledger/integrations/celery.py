@@ -5,6 +5,7 @@ from typing import Any
 from celery import signals
 
 from flowledger import config, logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture.context import EMPTY, Context, carried, context
 from flowledger.integrations.carrying import packed, unpacked
 
@@ -40,6 +41,7 @@ def _pack(headers: Any = None, **kwargs: Any) -> None:
         if isinstance(headers, dict) and carried.get() is not EMPTY:
             headers[HEADER] = packed(carried.get())
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        reraise_asynchronous(exc)
         logs.warn("celery", "a task goes without its context: %s", type(exc).__name__)
 
 
@@ -54,6 +56,7 @@ def _enter(task_id: str = "", task: Any = None, **kwargs: Any) -> None:
         _before[task_id] = before
         carried.set(inside)
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        reraise_asynchronous(exc)
         logs.warn("celery", "a task runs without its context: %s", type(exc).__name__)
 
 

@@ -17,6 +17,7 @@ import msgspec
 from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
 
 from flowledger import config, logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture import recorder
 from flowledger.capture.context import Context, carried
 from flowledger.capture.reading import read_reply
@@ -282,7 +283,8 @@ def _prompt_of(program: Any) -> Prompt:
     """The version of a program's prompt: of its one signature, or of all of them together."""
     try:
         versions = [prompt_version(each.signature) for each in program.predictors()]
-    except Exception:  # noqa: BLE001 - a program is the application's own code
+    except Exception as exc:  # noqa: BLE001 - a program is the application's own code
+        reraise_asynchronous(exc)
         return NO_PROMPT
     if len(versions) < 2:
         return versions[0] if versions else NO_PROMPT

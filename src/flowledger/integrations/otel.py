@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, StatusCode
 
 from flowledger import config, logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture import recorder
 from flowledger.capture.context import Pending, carried
 from flowledger.integrations.genai import GenAISpan, asks_a_model, call_id, read_span
@@ -72,6 +73,7 @@ def _never_raising() -> Iterator[None]:
     try:
         yield
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        reraise_asynchronous(exc)
         logs.warn("otel", "a span is not recorded: %s", type(exc).__name__)
 
 

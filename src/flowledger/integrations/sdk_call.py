@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 
 from flowledger import logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture import recorder
 from flowledger.capture.context import carried
 from flowledger.capture.reading import field
@@ -40,6 +41,7 @@ def never_raises(function: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return function(*args, **kwargs)
         except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+            reraise_asynchronous(exc)
             name = function.__qualname__
             logs.warn("client", "a call is not recorded: %s in %s", type(exc).__name__, name)
             return None
@@ -165,6 +167,7 @@ def _safely(read: Callable[[], Fields]) -> Fields:
     try:
         return read()
     except Exception as exc:  # noqa: BLE001 - an answer of an unknown server may be anything
+        reraise_asynchronous(exc)
         logs.warn("client", "an answer could not be read: %s", type(exc).__name__)
         return {"notes": [UNREAD]}
 

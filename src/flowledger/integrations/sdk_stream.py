@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from flowledger import logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture import recorder
 from flowledger.integrations.sdk_call import Recording, never_raises
 from flowledger.integrations.sdk_parts import Parts
@@ -118,6 +119,7 @@ class Watch:
             if self._parts.saw(chunk) and self._call.pending.first_token_ns is None:
                 recorder.first_token(self._call.pending)
         except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+            reraise_asynchronous(exc)
             logs.warn("client", "a chunk is not recorded: %s", type(exc).__name__)
         return not (self._hides_usage and _is_ours(chunk))
 

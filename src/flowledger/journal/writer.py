@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.errors import JournalError
 from flowledger.journal import frames
 from flowledger.journal.frames import HEADER_SIZE, Drops
@@ -54,7 +55,9 @@ class Writer:
         self._segment_bytes = max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, max_bytes // 16))
         self._fsync = fsync
         self._on_trouble = on_trouble
-        self._held = _Held(self._keep)
+        self._lock = threading.RLock()
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._writing = False
         self._fd = -1
         self._end = 0
         self._limit = 0
@@ -66,54 +69,76 @@ class Writer:
         self._trouble = ""
         self.dropped = 0
 
-    def append(self, seq: int, payload: bytes) -> bool:
-        """Keep a record; False when there is no room for it, which is counted and never raised.
+    def append(self, seq: int, payload: bytes) -> None:
+        """Keep a record; one that there is no room for is counted in `dropped`, and never raised.
 
         Args:
             seq: the record's number, so that a drop can be told by number.
             payload: the encoded record, at most `frames.MAX_PAYLOAD` bytes.
         """
-        framed = frames.frame(payload)
-        with self._held as alone:
-            if alone:
-                return self._keep(seq, framed)
-            self._held.late.append((seq, framed))
-            return True
+        self._waiting.append((seq, frames.frame(payload)))
+        with self._lock:
+            try:
+                self._write_waiting()
+            except BaseException:
+                # Out of a signal handler. What was under way is written before it goes on, and with
+                # it what the handler itself recorded.
+                self._write_waiting()
+                raise
 
     def written(self) -> dict[Path, int]:
         """Every segment this process wrote, and up to which offset."""
-        with self._held:
+        with self._lock:
+            self._write_waiting()
             return {**self._closed, **({self._path: self._end} if self._fd >= 0 else {})}
 
     def delivered(self, path: Path) -> None:
         """The store has this segment: it need not be asked about again."""
-        with self._held:
+        with self._lock:
             self._closed.pop(path, None)
 
     def reopen_if_removed(self) -> None:
         """Start a new segment when somebody deleted the one in use."""
-        with self._held:
+        with self._lock:
             if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:
                 self._close()
 
     def close(self) -> None:
         """Release the segment: whoever ships next may finish and delete it."""
-        with self._held:
+        with self._lock:
+            self._write_waiting()
             self._close()
 
     def forget(self) -> None:
         """In a forked child: drop the parent's file without unlocking it for the parent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._close()
 
-    def _keep(self, seq: int, framed: bytes) -> bool:
+    def _write_waiting(self) -> None:
+        """Write what waits, oldest first.
+
+        The garbage collector or a signal handler may record a call at any instruction of the thread
+        that is at work here. It may not wait for itself, so its record joins those that wait.
+
+        An exception of a signal handler may end this at any instruction. A record stays first in
+        line until the segment's end has moved behind it, so writing it once more puts the same
+        bytes in the same place.
+        """
+        if self._writing:
+            return
+        self._writing = True
+        try:
+            while self._waiting:
+                self._keep(*self._waiting[0])
+                self._waiting.popleft()
+        finally:
+            self._writing = False
+
+    def _keep(self, seq: int, framed: bytes) -> None:
         try:
             self._write(framed)
         except (OSError, JournalError) as exc:
+            reraise_asynchronous(exc)
             self._drop(seq, str(exc))
-            return False
-        return True
 
     def _write(self, framed: bytes) -> None:
         if self._fd < 0 or self._end + len(framed) > self._limit:
@@ -122,23 +147,31 @@ class Writer:
         if written != len(framed):
             os.ftruncate(self._fd, self._end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        self._end += written
         if self._fsync:
             os.fdatasync(self._fd)
+        self._end += written
 
     def _open_next(self, needed: int) -> None:
-        now = time.monotonic()
-        if now < self._retry_at:
+        if time.monotonic() < self._retry_at:
             raise JournalError(self._trouble)
-        self._retry_at = now + RETRY_SECONDS
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_folder()
             self._check_room(needed)
             self._begin(self._segment_bytes)
         except (OSError, JournalError) as exc:
+            reraise_asynchronous(exc)
             self._trouble = str(exc)
+            self._retry_at = time.monotonic() + RETRY_SECONDS
             raise
-        self._retry_at = 0.0
+
+    def _make_folder(self) -> None:
+        if self._folder.is_dir():
+            return
+        missing = [folder for folder in self._folder.parents if not folder.exists()]
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._fsync:
+            for made in (self._folder, *missing):
+                _sync_folder(made.parent)
 
     def _check_room(self, needed: int) -> None:
         used = folder_bytes(self._folder)
@@ -153,11 +186,15 @@ class Writer:
 
     def _begin(self, limit: int) -> None:
         """Go on in a new segment that is to grow to `limit` bytes."""
+        before = self._fd
+        if before >= 0:
+            self._closed[self._path] = self._end
         fd, path = self._create()
-        if self._fd >= 0:
-            self._close()
-            self._drops = Drops()
+        # Nothing is called in between: an exception of a signal handler cannot come here.
         self._fd, self._path, self._end, self._limit = fd, path, HEADER_SIZE, limit
+        if before >= 0:
+            self._drops = Drops()
+            os.close(before)
         if self._drops.dropped:
             os.pwrite(fd, *frames.drops_slot(self._drops))
 
@@ -172,9 +209,13 @@ class Writer:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             unnamed.rename(path)
-        except OSError:
+            if self._fsync:
+                os.fdatasync(fd)
+                _sync_folder(self._folder)
+        except BaseException:
             os.close(fd)
             unnamed.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise
         return fd, path
 
@@ -193,39 +234,18 @@ class Writer:
     def _close(self) -> None:
         if self._fd >= 0:
             self._closed[self._path] = self._end
-            os.close(self._fd)
-            self._fd = -1
+            # Forgotten before it is closed: a number that is closed may be another file's by now.
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
 
-class _Held:
-    """The writer's lock, and what its holder is handed meanwhile.
-
-    The garbage collector, or a signal handler, may end a call at any instruction of the thread that
-    holds the lock. To wait would be to wait for ever, so that record is kept when the lock is let
-    go.
-    """
-
-    def __init__(self, keep: Callable[[int, bytes], bool]) -> None:
-        self._keep = keep
-        self._lock = threading.RLock()
-        self._depth = 0
-        self.late: deque[tuple[int, bytes]] = deque()
-
-    def __enter__(self) -> bool:
-        """Hold the lock; whether this thread did not hold it already."""
-        self._lock.acquire()
-        self._depth += 1
-        return self._depth == 1
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._depth -= 1
-        # Whoever interrupts from here on, at depth 0, keeps a record by itself.
-        while self.late and self._depth == 0:
-            self._depth = 1
-            while self.late:
-                self._keep(*self.late.popleft())
-            self._depth = 0
-        self._lock.release()
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut: syncing a file does not sync its name."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.chat.library import Document, Passage
 from flowledger.errors import ConfigError, DocumentError
 
@@ -159,6 +160,7 @@ def _pdf(path: Path, data: bytes) -> Sections:
         reader = PdfReader(io.BytesIO(data))
         pages = [(f"page {n}", page.extract_text()) for n, page in enumerate(reader.pages, 1)]
     except Exception as exc:
+        reraise_asynchronous(exc)
         told = " ".join(str(exc).split())
         raise DocumentError(f"{path} is no readable PDF: {type(exc).__name__}: {told}") from exc
     yield from pages

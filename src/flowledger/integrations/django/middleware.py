@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from flowledger import config, logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture.context import Context, carried, context
 from flowledger.integrations.carrying import extracted
 from flowledger.integrations.django import conf
@@ -68,6 +69,7 @@ async def _load_user(request: HttpRequest) -> None:
         try:
             request.user = await auser()
         except Exception as exc:  # noqa: BLE001 - the view is the one to meet a database that is away
+            reraise_asynchronous(exc)
             logs.warn("django", "the user of a request is not known: %s", type(exc).__name__)
 
 

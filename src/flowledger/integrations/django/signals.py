@@ -11,6 +11,7 @@ from django.db.models.signals import post_save
 
 import flowledger
 from flowledger import logs
+from flowledger.asynchronous import reraise_asynchronous
 from flowledger.integrations.django import conf
 
 __all__ = ["watch"]
@@ -35,6 +36,7 @@ def _saved(
     try:
         told = _fields(instance, _named(tracked))
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
+        reraise_asynchronous(exc)
         logs.warn("django", "a saved %s is not recorded: %s", sender._meta.label, exc)
         return
     feature = tracked.get("feature") if isinstance(tracked, Mapping) else None

@@ -68,6 +68,9 @@ def _instrument(package: str) -> None:
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
         import logging  # every Python that starts would pay for it
 
+        from flowledger.asynchronous import reraise_asynchronous
+
+        reraise_asynchronous(exc)
         logging.getLogger("flowledger").warning("%s is not recorded: %r", package, exc)
 
 
