@@ -152,10 +152,9 @@ def raise_where_the_caller_is_known() -> None:
 )
 def test_what_code_raises_by_itself_is_no_interruption(fault: Callable[[], object]) -> None:
     signal.signal(signal.SIGALRM, plain)
-    try:
+    with pytest.raises((TimeLimit, LookupError, StopIteration, OSError, ValueError)) as raised:
         fault()
-    except Exception as exc:
-        assert not is_asynchronous(exc)
+    assert not is_asynchronous(raised.value)
 
 
 def test_an_object_that_raises_when_it_is_read_stays_no_concern_of_the_application() -> None:
