@@ -19,8 +19,9 @@ from flowledger.store.leaves import (
 )
 from flowledger.store.writers import Writer
 
-__all__ = ["Compared", "Difference", "compare_records", "compare_rows", "judged"]
+__all__ = ["CHAIN", "Compared", "Difference", "compare_records", "compare_rows", "judged"]
 
+CHAIN = "llm_chain"
 AT_ONCE = 2_000
 OTHERS = 3
 Expected = Mapping[str, tuple[bytes, bytes]]

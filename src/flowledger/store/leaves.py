@@ -41,6 +41,16 @@ RECORDS = ("producer_id", "seq", "id", "kind")
 GAPS = ("producer_id", "first_seq", "last_seq", "dropped", "reason")
 
 
+# Rows of jobs that an application may set at any time, and counts that grow.
+REWRITTEN = ("tags", "latest_metrics", "llm_gaps")
+# The column, and its value, by which a row shows that its end is still to be written.
+OPEN: dict[str, tuple[str, Any]] = {
+    "runs": ("status", "RUNNING"),
+    "trace_info": ("status", "IN_PROGRESS"),
+    "spans": ("end_time_unix_nano", None),
+}
+
+
 class Kept(NamedTuple):
     """How a table's rows belong to a record.
 
@@ -94,12 +104,16 @@ NAMED = tuple(name for name, kept in KEPT.items() if kept.open_to_others and kep
 
 
 class RowLeaf(msgspec.Struct, frozen=True, array_like=True):
-    """One row of a record that is written more than once, such as a job."""
+    """One row of a record that is written more than once, such as a job.
+
+    `final` says that flowledger never writes the row again, unless an event of the log says so.
+    """
 
     table: str
     owner: str
     key: bytes
     digest: bytes
+    final: bool
 
     def is_of(self, written: tuple[str, tuple[Any, ...]]) -> bool:
         """Whether it is the leaf of that row, told by its table, owner and keys."""
@@ -192,7 +206,16 @@ def row_leaf(table: str, row: Mapping[str, Any]) -> RowLeaf:
         owner=str(row[kept.owner]).removeprefix(kept.prefix),
         key=key_hash([cell(row[name]) for name in kept.keys]),
         digest=digest_of_record(table, [[row[name] for name in kept.columns]])[1],
+        final=table not in REWRITTEN and not _is_open(table, row),
     )
+
+
+def _is_open(table: str, row: Mapping[str, Any]) -> bool:
+    """Whether the row of a job or span still waits for its end, as `RULES` of `job_rows` has it."""
+    if table not in OPEN:
+        return False
+    column, value = OPEN[table]
+    return bool(row[column] == value)
 
 
 def object_leaf(leaves: Leaves, record_id: str, tables: Mapping[str, Sequence[Any]]) -> None:
