@@ -19,7 +19,7 @@ from flowledger.store.rows import COLUMNS, LEDGER
 __all__ = [
     "KEPT",
     "NAMED",
-    "NOTHING",
+    "PRESENT",
     "SEPARATOR",
     "Kept",
     "Leaves",
@@ -34,7 +34,9 @@ __all__ = [
 ]
 
 SEPARATOR = "\x1f"
-NOTHING = "\x1e"
+# Before each value, so that NULL, which is the empty text alone, is no text that a cell can have.
+PRESENT = "="
+NEXT = SEPARATOR + PRESENT
 DIGEST_BYTES = 16
 KEY_BYTES = 8
 RECORDS = ("producer_id", "seq", "id", "kind")
@@ -152,7 +154,7 @@ class Leaves(msgspec.Struct, array_like=True):
 
 
 def cell(value: Any) -> str:
-    """A value as databases write it, too."""
+    """A value that is not NULL as databases write it, too."""
     return value if type(value) is str else _CELLS.get(type(value), str)(value)
 
 
@@ -161,7 +163,6 @@ def _number(value: float) -> str:
 
 
 _CELLS: dict[type, Callable[[Any], str]] = {
-    type(None): lambda value: NOTHING,
     bool: lambda value: "1" if value else "0",
     float: _number,
 }
@@ -268,7 +269,7 @@ def leaves_of(by_table: Mapping[str, Sequence[tuple[Any, ...]]]) -> Leaves:
 def _read_texts(table: str, rows: list[tuple[Any, ...]]) -> tuple[tuple[str, ...], bytes]:
     """The keys and the digest of texts by key, as `make_rows` orders them; half of all rows."""
     keys = tuple([row[0] for row in rows])
-    text = SEPARATOR.join([f"{key}{SEPARATOR}{value}" for key, value, _ in rows])
+    text = SEPARATOR.join([f"{PRESENT}{key}{NEXT}{value}" for key, value, _ in rows])
     return keys, _digest_of_text(text, len(rows), 2) or _read_any(table, rows)[1]
 
 
@@ -277,7 +278,7 @@ def _read_metrics(table: str, rows: list[tuple[Any, ...]]) -> tuple[tuple[str, .
     keys = tuple([row[0] for row in rows])
     text = SEPARATOR.join(
         [
-            f"{key}{SEPARATOR}{_number(value)}{SEPARATOR}{at}{SEPARATOR}{step}{SEPARATOR}{nan:d}"
+            f"{PRESENT}{key}{NEXT}{_number(value)}{NEXT}{at}{NEXT}{step}{NEXT}{nan:d}"
             for key, value, at, step, nan, _ in rows
         ]
     )
@@ -299,13 +300,16 @@ def _read_any(table: str, rows: list[Any]) -> tuple[tuple[str, ...], bytes]:
     """The keys and the digest of a record's rows, in whatever order they come."""
     place, get = KEPT[table].columns.index(KEPT[table].owner), _CELLS.get
     texts = [
-        [v if type(v) is str else get(type(v), str)(v) for v in (*row[:place], *row[place + 1 :])]
+        [
+            "" if v is None else PRESENT + (v if type(v) is str else get(type(v), str)(v))
+            for v in (*row[:place], *row[place + 1 :])
+        ]
         for row in rows
     ]
     key = _KEY_PLACES[table]
     if len(texts) > 1:
         texts.sort(key=lambda row: (row[key], row))
-    return tuple([row[key] for row in texts]) if table in NAMED else (), digest_of(texts)
+    return tuple([row[key][1:] for row in texts]) if table in NAMED else (), digest_of(texts)
 
 
 _KEY_PLACES = {
