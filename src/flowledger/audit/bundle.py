@@ -21,8 +21,8 @@ from flowledger.audit.proof import links, open_proven
 from flowledger.audit.signing import is_signed, key_path, load_key, public_text
 from flowledger.config import Settings
 from flowledger.errors import ConfigError, NotFound
-from flowledger.store.chain import BEGINNING, TABLES_OF_A_RECORD, Link, rows_of
-from flowledger.store.leaves import KEPT, Leaves
+from flowledger.store.chain import BEGINNING, FIRST, Link, rows_of
+from flowledger.store.leaves import KEPT, OF_A_CALL, Leaves
 from flowledger.store.rows import LEDGER
 from flowledger.store.writers import Writer, answering
 
@@ -144,7 +144,7 @@ def verify_file(
         file: the file.
         key: the public key that must have signed it; without it anybody may have.
         head: a hash of the chain that must be in it.
-        allow: kinds of events that may stand after the head.
+        allow: kinds of events that may follow the head, as for `verify`.
 
     Raises:
         NotFound: there is no such file.
@@ -234,7 +234,7 @@ def _calls(writer: Writer, cursor: Any, ids: list[str]) -> Iterator[_CallLine]:
     for start in range(0, len(ids), AT_ONCE):
         some = ids[start : start + AT_ONCE]
         tables: dict[str, dict[str, list[list[Any]]]] = {one: {} for one in some}
-        for table in TABLES_OF_A_RECORD:
+        for table in OF_A_CALL:
             kept = KEPT[table]
             place = kept.columns.index(kept.owner)
             for row in rows_of(writer, cursor, table, [kept.prefix + one for one in some]):
@@ -335,7 +335,7 @@ class _Checking:
         if expected is None:
             self._outside += 1
             return
-        for table in TABLES_OF_A_RECORD:
+        for table in OF_A_CALL:
             keys, digest = expected.get(table, (b"", b""))
             what, _ = judged(table, call.id, call.tables.get(table, []), keys, digest)
             if what:
@@ -358,6 +358,8 @@ class _Checking:
             self._tell("calls that no link knows were added")
         if self._previous != manifest.head:
             self._tell("the chain ends elsewhere than the manifest says")
+        if self._state.outside and FIRST not in self._allow:
+            self._tell("its log was begun when calls were stored already")
         if self._head is not None and self._head_number is None:
             self._tell("the head you gave is not in its chain")
 

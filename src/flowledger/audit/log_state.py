@@ -18,6 +18,7 @@ __all__ = ["Event", "LogState", "decode_leaves", "owner_bytes"]
 
 KINDS = frozenset((FIRST, *STORING, *EVENTS))
 _decode = msgspec.msgpack.Decoder(Leaves).decode
+_decode_note = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +69,7 @@ class LogState:
         self.latest: dict[bytes, int] = {}
         self.swept: list[tuple[int, Leaves]] = []
         self.events: list[Event] = []
+        self.adopted = 0  # calls from before the log that an event may have been about, at most
         self._rows: dict[tuple[str, str, bytes], tuple[int, RowLeaf]] = {}
         self._at_ms = 0
 
@@ -100,6 +102,18 @@ class LogState:
         """Whether an entry after this number took the call out with others around it."""
         return is_swept(self.swept, record_id, since)
 
+    @property
+    def outside(self) -> dict[str, int]:
+        """How many rows of each table were stored before the log began, as its first entry says."""
+        if self.first is None or self.first.kind != FIRST:
+            return {}
+        try:
+            noted = _decode_note(self.first.note) if self.first.note else {}
+        except msgspec.MsgspecError:
+            noted = {}
+        counts = {LEDGER: self.first.records, **noted}
+        return {table: count for table, count in counts.items() if count}
+
     def rows(self) -> Iterator[RowLeaf]:
         """The single rows that are there, as last stated and not superseded by an event."""
         return (leaf for at, leaf in self._rows.values() if not self._is_superseded(at, leaf))
@@ -115,12 +129,14 @@ class LogState:
 
     def _take_event(self, number: int, leaves: Leaves) -> None:
         for record_id, shape, _ in leaves.records:
+            self.adopted += record_id not in self.stated and record_id not in self.latest
             self.latest[record_id] = number
             if leaves.shapes[shape]:
                 self.stated[record_id] = number
             else:
                 self.stated.pop(record_id, None)
         if leaves.swept:
+            self.adopted += sum(calls for _, _, calls in leaves.swept)
             self.swept.append((number, Leaves(swept=leaves.swept)))
 
     def _take_new(self, number: int, leaves: Leaves) -> Iterator[Difference]:

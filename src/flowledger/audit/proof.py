@@ -80,7 +80,8 @@ def verify(
         head: a hash that was told before; without it a chain whose end was cut off looks whole.
         processes: how many may compare at once; as many as there are processors when left out.
         progress: is told how many records are done, and of how many.
-        allow: kinds of events that may stand after the head.
+        allow: kinds of events that may follow the head; `FIRST` allows a log that was begun when
+            calls were stored already.
 
     Raises:
         NotFound: there is no chain in that database.
@@ -101,9 +102,12 @@ def verify(
         walk.read(cursor)
         compared = _compare_again(writer, cursor, walk.state, sizes, compared)
         rows = list(walk.state.rows())
-        compared += compare_rows(writer, cursor, rows)
+        compared += compare_rows(writer, cursor, rows, walk.state.outside)
+        compared += _numbered_twice(cursor)
         gone = sum(d.table == LEDGER and d.what == "removed" for d in compared)
         added_calls, outside = _added(cursor, walk, calls - gone)
+        if walk.state.outside and FIRST not in allow:
+            walk.differences.append(Difference("begun anew", CHAIN, "1"))
         differences = list(dict.fromkeys([*walk.differences, *compared, *added_calls]))
         differences += compare_sums(tracking_uri, open_proven, processes)
     added: Counter[str] = sum((p.added for p in portions), Counter())
@@ -306,18 +310,35 @@ def _compare_again(
 
 
 def _added(cursor: Any, walk: _Walk, expected: int) -> tuple[list[Difference], int]:
-    """Calls that no link knows though they were stored after the first; how many are older."""
+    """Calls that the log does not have: those that were added, and how many are older than it."""
     state, first = walk.state, walk.state.first
+    differences, outside = list[Difference](), 0
     cursor.execute("SELECT count(*) FROM llm_calls")
-    if int(cursor.fetchone()[0]) == expected:
-        return [], 0
-    added, outside = list[Difference](), 0
-    cursor.execute("SELECT id, received_ms FROM llm_calls")
-    for call_id, received_ms in cursor:
-        if state.has(owner_bytes(call_id)):
-            continue
-        if first is None or not first.records or received_ms > first.at_ms:
-            added.append(Difference("added", LEDGER, call_id))
-        else:
-            outside += 1
-    return added, outside
+    if int(cursor.fetchone()[0]) != expected:
+        cursor.execute("SELECT id, received_ms FROM llm_calls")
+        for call_id, received_ms in cursor:
+            if state.has(owner_bytes(call_id)):
+                continue
+            if first is None or not first.records or received_ms > first.at_ms:
+                differences.append(Difference("added", LEDGER, call_id))
+            else:
+                outside += 1
+    began_with = state.outside.get(LEDGER, 0)
+    if outside > began_with:
+        about = f"{outside - began_with} more than when the log began"
+        differences.append(Difference("added", LEDGER, about))
+    elif outside < began_with - state.adopted:
+        about = f"{began_with - state.adopted - outside} from before the log began"
+        differences.append(Difference("removed", LEDGER, about))
+    return differences, outside
+
+
+def _numbered_twice(cursor: Any) -> list[Difference]:
+    """Records that have the number of another of the same process, which would hide a hole."""
+    cursor.execute(
+        "SELECT producer_id, seq FROM llm_calls WHERE producer_id <> '' AND seq > 0"
+        " GROUP BY producer_id, seq HAVING count(*) > 1 UNION ALL"
+        " SELECT r.producer_id, r.seq FROM llm_records r WHERE EXISTS (SELECT 1 FROM llm_calls c"
+        f" WHERE c.producer_id = r.producer_id AND c.seq = r.seq) LIMIT {MOST_NAMED}"
+    )
+    return [Difference("numbered twice", LEDGER, f"{one} {seq}") for one, seq in cursor]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowledger.audit.shortfalls import Shortfall
 
 SHOWN = 10
-ALLOWABLE = ("correction", "removal", "erasure", "purge")
+ALLOWABLE = ("correction", "removal", "erasure", "purge", "beginning")
 DAY = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -73,7 +73,8 @@ def check_(first: datetime | None, last: datetime | None, as_json: bool) -> None
     "--allow",
     multiple=True,
     type=click.Choice(ALLOWABLE),
-    help="With --head: events of this kind may follow it. Repeat for more kinds.",
+    help="With --head: events of this kind may follow it. `beginning`: the log may have begun when "
+    "calls were stored already. Repeat for more kinds.",
 )
 @click.option("--key", metavar="KEY", help="With FILE: the public key that must have signed it.")
 @click.option(

@@ -19,6 +19,8 @@ from flowledger.store.rows import COLUMNS, LEDGER
 __all__ = [
     "KEPT",
     "NAMED",
+    "OF_A_CALL",
+    "OF_A_PRODUCER",
     "PRESENT",
     "SEPARATOR",
     "Kept",
@@ -99,8 +101,11 @@ KEPT: dict[str, Kept] = {
     "llm_records": Kept("producer_id", RECORDS, ("seq",)),
     "llm_producers": Kept("id", COLUMNS["llm_producers"]),
     "llm_gaps": Kept("producer_id", GAPS, ("first_seq",)),
+    "llm_rejected": Kept("producer_id", ("producer_id", "seq"), ("seq",)),
 }
-OF_A_CALL = tuple(name for name in KEPT if name not in ("llm_records", "llm_producers", "llm_gaps"))
+# What says which numbers of a process have come: each row of it must be in the log.
+OF_A_PRODUCER = ("llm_records", "llm_producers", "llm_gaps", "llm_rejected")
+OF_A_CALL = tuple(name for name in KEPT if name not in OF_A_PRODUCER)
 # Where people add rows of their own, ours are known by their keys, which few shapes name for all.
 NAMED = tuple(name for name, kept in KEPT.items() if kept.open_to_others and kept.keys[0] == "key")
 
