@@ -6,6 +6,7 @@ from itertools import count, groupby
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -29,10 +30,10 @@ from flowledger.records import (
 )
 from flowledger.store import open_sink
 from flowledger.store.bulk import BulkSink
-from flowledger.store.chain import TABLES_OF_A_RECORD, rows_of
-from flowledger.store.leaves import KEPT, digest_of_record, text_digest
+from flowledger.store.chain import rows_of
+from flowledger.store.leaves import KEPT, OF_A_CALL, digest_of_record, text_digest
 from flowledger.store.rollup import rebuild
-from flowledger.store.schema import migrate_back
+from flowledger.store.schema import migrate, migrate_back
 from tests.calls import NOW_NS, a_call
 
 PRODUCER = "1" * 32
@@ -50,7 +51,7 @@ def sink_of(uri: str) -> Iterator[BulkSink]:
 
 
 def numbered(**fields: Any) -> Call:
-    return a_call(producer=PRODUCER, seq=next(numbers), **fields)
+    return a_call(**{"producer": PRODUCER, "seq": next(numbers), **fields})
 
 
 def store(uri: str, records: Sequence[Any]) -> None:
@@ -325,7 +326,7 @@ def test_a_database_makes_the_text_that_the_digests_are_of(database_uri: str) ->
     store(database_uri, list(calls.values()))
     first, last = min(calls), max(calls)
     with open_proven(database_uri) as (writer, cursor):
-        for table in TABLES_OF_A_RECORD:
+        for table in OF_A_CALL:
             rows = rows_of(writer, cursor, table, [KEPT[table].prefix + one for one in calls])
             owner = itemgetter(KEPT[table].columns.index(KEPT[table].owner))
             expected = {
@@ -345,14 +346,92 @@ def test_several_processes_find_what_one_does(sqlite_uri: str) -> None:
     assert [Difference("changed", "llm_tags", calls[17].id)] == one.differences == two.differences
 
 
-@pytest.mark.parametrize("calls", [0, 3])
-def test_calls_from_before_the_chain_are_said_to_be_outside(sqlite_uri: str, calls: int) -> None:
-    store(sqlite_uri, [rich_call() for _ in range(calls)] or [rich_call()])
-    engine = sa.create_engine(sqlite_uri)
+def begin_anew(uri: str) -> None:
+    """Go back to before there was a log and forward again, as `flowledger migrate` does."""
+    engine = sa.create_engine(uri)
     migrate_back(engine, 5)
+    migrate(engine)
     engine.dispose()
-    store(sqlite_uri, [rich_call()])
 
-    proof = verify(sqlite_uri)
 
-    assert (True, max(calls, 1), 1) == (proof.intact, proof.outside, proof.calls)
+@pytest.mark.parametrize("calls", [1, 3])
+def test_a_log_that_was_begun_anew_fails_unless_that_is_allowed(
+    database_uri: str, calls: int
+) -> None:
+    store(database_uri, [rich_call() for _ in range(calls)])
+    begin_anew(database_uri)
+    store(database_uri, [rich_call()])
+    assert {("begun anew", "llm_chain", "1")} == named(verify(database_uri))
+
+    proof = verify(database_uri, allow=["beginning"])
+
+    assert (True, calls, 1) == (proof.intact, proof.outside, proof.calls)
+
+
+def test_calls_outside_of_the_log_are_as_many_as_when_it_began(database_uri: str) -> None:
+    calls = [rich_call() for _ in range(3)]
+    store(database_uri, calls)
+    execute(database_uri, "CREATE TABLE aside AS SELECT * FROM llm_calls")
+    begin_anew(database_uri)
+    assert verify(database_uri, allow=["beginning"]).intact
+
+    execute(database_uri, "DELETE FROM llm_calls WHERE id = :id", id=calls[0].id)
+    removed = {("removed", "llm_calls", "1 from before the log began")}
+    assert removed == named(verify(database_uri, allow=["beginning"]))
+    execute(database_uri, "UPDATE aside SET id = :id WHERE id = :of", id="0" * 32, of=calls[1].id)
+    execute(database_uri, "UPDATE aside SET seq = seq + 1000")
+    rows = "SELECT * FROM aside WHERE id IN (:one, :other)"
+    insert = f"INSERT INTO llm_calls {rows}"
+    assert 2 == execute(database_uri, insert, one=calls[0].id, other="0" * 32)
+    added = {("added", "llm_calls", "1 more than when the log began")}
+    assert added == named(verify(database_uri, allow=["beginning"]))
+
+
+def test_a_log_that_was_begun_with_jobs_alone_fails_too(sqlite_uri: str) -> None:
+    job = Job(id=new_id(), producer=PRODUCER, seq=next(numbers), start_ns=NOW_NS)
+    store(sqlite_uri, [job])
+    begin_anew(sqlite_uri)
+    assert {("begun anew", "llm_chain", "1")} == named(verify(sqlite_uri))
+    assert verify(sqlite_uri, allow=["beginning"]).intact
+
+
+UNLINKED = {
+    "llm_records": "(producer_id, seq, id, kind, received_ms) VALUES (:p, 900, :p, 'logged', 1)",
+    "llm_gaps": "(producer_id, first_seq, last_seq, dropped, reason, seen_ms)"
+    " VALUES (:p, 900, 999, 100, 'full', 1)",
+    "llm_producers": "(id, host, pid, os_user, source, version, start_ms)"
+    " VALUES (:p, 'h', 1, 'u', 's', 'v', 1)",
+    "llm_rejected": "(producer_id, seq, reason, seen_ms) VALUES (:p, 900, 'why', 1)",
+}
+
+
+@pytest.mark.parametrize("table", list(UNLINKED))
+@pytest.mark.parametrize("producer", [PRODUCER, "9" * 32])
+def test_a_row_of_a_process_that_no_entry_has_is_found(
+    database_uri: str, table: str, producer: str
+) -> None:
+    job = Job(id=new_id(), producer=PRODUCER, seq=next(numbers), start_ns=NOW_NS)
+    store(database_uri, [job, rich_call()])
+    execute(database_uri, f"INSERT INTO {table} {UNLINKED[table]}", p=producer)
+    assert {("added", table, producer)} == named(verify(database_uri))
+
+
+def test_rejected_records_are_in_the_log(database_uri: str) -> None:
+    with sink_of(database_uri) as sink:
+        for _ in range(2):
+            refused = numbered(seq=7_000, id="no id")
+            assert 1 == len(sink.write([encode(refused), encode(rich_call())]))
+    proof = verify(database_uri)
+    assert (True, 1) == (proof.intact, proof.rows)
+    execute(database_uri, "UPDATE llm_rejected SET seq = 7001")
+    found = {("removed", "llm_rejected", PRODUCER), ("added", "llm_rejected", PRODUCER)}
+    assert found == named(verify(database_uri))
+
+
+def test_a_number_that_is_given_twice_is_found(database_uri: str) -> None:
+    job = Job(id=new_id(), producer=PRODUCER, seq=next(numbers), start_ns=NOW_NS)
+    calls = [rich_call() for _ in range(2)]
+    twice = [msgspec.structs.replace(calls[0], seq=one.seq, id=new_id()) for one in (job, calls[1])]
+    store(database_uri, [job, *calls, *twice])
+    expected = {("numbered twice", "llm_calls", f"{PRODUCER} {one.seq}") for one in twice}
+    assert expected == named(verify(database_uri))

@@ -9,19 +9,20 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
-from flowledger.audit.comparing import judged
+from flowledger.audit.comparing import Difference, judged
+from flowledger.audit.log_state import Event, LogState, decode_leaves
 from flowledger.audit.proof import links, open_proven
 from flowledger.audit.signing import is_signed, key_path, load_key, public_text
 from flowledger.config import Settings
 from flowledger.errors import ConfigError, NotFound
-from flowledger.store.chain import BEGINNING, TABLES_OF_A_RECORD, Link, rows_of
-from flowledger.store.leaves import KEPT, Leaves
+from flowledger.store.chain import BEGINNING, FIRST, Link, rows_of
+from flowledger.store.leaves import KEPT, OF_A_CALL, Leaves
 from flowledger.store.rows import LEDGER
 from flowledger.store.writers import Writer, answering
 
@@ -31,7 +32,6 @@ FORMAT = 1
 AT_ONCE = 500
 LONGEST_LINE = 256 << 20
 MOST_PROBLEMS = 20
-_leaves = msgspec.msgpack.Decoder(Leaves)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +80,10 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What `verify_file` found; `pinned` says that the key is the one that was asked for."""
+    """What `verify_file` found; `pinned` says that the key is the one that was asked for.
+
+    `intact` also needs every event since the head that was given to be allowed.
+    """
 
     intact: bool
     problems: list[str]
@@ -90,6 +93,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     head: str
     public_key: str
     pinned: bool
+    events: list[Event]
 
 
 def export(settings: Settings, first_ms: int, end_ms: int, file: Path) -> Manifest:
@@ -127,20 +131,27 @@ def export(settings: Settings, first_ms: int, end_ms: int, file: Path) -> Manife
     return manifest
 
 
-def verify_file(file: Path, *, key: str | None = None, head: str | None = None) -> Checked:
+def verify_file(
+    file: Path,
+    *,
+    key: str | None = None,
+    head: str | None = None,
+    allow: Collection[str] = (),
+) -> Checked:
     """Check a file that `export` wrote, without a database.
 
     Args:
         file: the file.
         key: the public key that must have signed it; without it anybody may have.
         head: a hash of the chain that must be in it.
+        allow: kinds of events that may follow the head, as for `verify`.
 
     Raises:
         NotFound: there is no such file.
     """
     try:
         with file.open("rb") as data:
-            return _Checking(key, head).check(data)
+            return _Checking(key, head, allow).check(data)
     except OSError as exc:
         raise NotFound(f"{file} cannot be read: {exc.strerror}") from exc
 
@@ -169,12 +180,18 @@ def _write(
     wanted = {bytes.fromhex(one) for one in ids}
     covered: set[bytes] = set()
     about: set[int] = set()
+    state = LogState()
     count, chain_head = 0, BEGINNING
     for link in links(cursor):
-        leaves = _leaves.decode(link.leaves)
-        here = {record_id for record_id, _, _ in leaves.records} & wanted
-        covered |= here
-        about |= {link.number} if here or leaves.swept else set()
+        leaves = decode_leaves(link.leaves)
+        broken = state.take(link, _without_rows(leaves))
+        again = {bytes.fromhex(one.id) for one in broken if one.what == "restated"}
+        if again:  # with what named these first, so that whoever checks the file finds it, too
+            about |= {link.number, *(state.latest[one] for one in again)}
+        if leaves is not None:
+            here = {record_id for record_id, _, _ in leaves.records} & wanted
+            covered |= here
+            about |= {link.number} if here or leaves.swept else set()
         count, chain_head = count + 1, link.hash
     manifest = Manifest(
         format=FORMAT,
@@ -195,6 +212,11 @@ def _write(
     return manifest
 
 
+def _without_rows(leaves: Leaves | None) -> Leaves | None:
+    """What an entry states of whole records: a file has no single rows, nor all entries of them."""
+    return leaves and Leaves(leaves.shapes, leaves.records, [], leaves.swept)
+
+
 def _link_line(link: Link, whole: bool) -> _LinkLine:
     return _LinkLine(
         number=link.number,
@@ -212,7 +234,7 @@ def _calls(writer: Writer, cursor: Any, ids: list[str]) -> Iterator[_CallLine]:
     for start in range(0, len(ids), AT_ONCE):
         some = ids[start : start + AT_ONCE]
         tables: dict[str, dict[str, list[list[Any]]]] = {one: {} for one in some}
-        for table in TABLES_OF_A_RECORD:
+        for table in OF_A_CALL:
             kept = KEPT[table]
             place = kept.columns.index(kept.owner)
             for row in rows_of(writer, cursor, table, [kept.prefix + one for one in some]):
@@ -225,14 +247,16 @@ def _calls(writer: Writer, cursor: Any, ids: list[str]) -> Iterator[_CallLine]:
 class _Checking:
     """One pass over a file."""
 
-    def __init__(self, key: str | None, head: str | None) -> None:
+    def __init__(self, key: str | None, head: str | None, allow: Collection[str] = ()) -> None:
         self._key = key
         self._head = head
+        self._head_number: int | None = None
+        self._allow = frozenset(allow)
+        self._state = LogState()
         self._problems: list[str] = []
         self._manifest: Manifest | None = None
         self._seal: _Seal | None = None
         self._previous, self._number = BEGINNING, 0
-        self._hashes: set[str] = set()
         self._expected: dict[str, dict[str, tuple[bytes, bytes]]] = {}
         self._calls = self._outside = 0
 
@@ -284,19 +308,20 @@ class _Checking:
         elif told.hash != link.hashed(self._previous, told.leaves_sha256):
             self._tell(f"link {told.number} was changed")
         self._number, self._previous = told.number, told.hash
-        self._hashes.add(told.hash)
-        if leaves:
-            self._take_leaves(told.number, leaves)
+        if told.hash == self._head:
+            self._head_number = told.number
+        found = Leaves() if told.leaves is None else decode_leaves(leaves)
+        for broken in self._state.take(link, _without_rows(found)):
+            self._tell(_problem(broken))
+        if found is not None:
+            self._expect(told.number, found)
 
-    def _take_leaves(self, number: int, data: bytes) -> None:
-        try:
-            leaves = _leaves.decode(data)
-            for record_id, shape, digests in leaves.records:
+    def _expect(self, number: int, leaves: Leaves) -> None:
+        for record_id, shape, digests in leaves.records:
+            if self._state.latest.get(record_id, number) == number:
                 self._expected[record_id.hex()] = leaves.digests(shape, digests)
-            if leaves.swept:
-                self._sweep(leaves)
-        except (msgspec.MsgspecError, LookupError, ValueError):
-            self._tell(f"the leaves of link {number} cannot be read")
+        if leaves.swept:
+            self._sweep(leaves)
 
     def _sweep(self, leaves: Leaves) -> None:
         """Calls that were taken out with others around them must not be in the file."""
@@ -310,7 +335,7 @@ class _Checking:
         if expected is None:
             self._outside += 1
             return
-        for table in TABLES_OF_A_RECORD:
+        for table in OF_A_CALL:
             keys, digest = expected.get(table, (b"", b""))
             what, _ = judged(table, call.id, call.tables.get(table, []), keys, digest)
             if what:
@@ -333,13 +358,16 @@ class _Checking:
             self._tell("calls that no link knows were added")
         if self._previous != manifest.head:
             self._tell("the chain ends elsewhere than the manifest says")
-        if self._head is not None and self._head not in self._hashes:
+        if self._state.outside and FIRST not in self._allow:
+            self._tell("its log was begun when calls were stored already")
+        if self._head is not None and self._head_number is None:
             self._tell("the head you gave is not in its chain")
 
     def _checked(self) -> Checked:
         manifest = self._manifest
+        events = [one.judged(self._head_number, self._allow) for one in self._state.events]
         return Checked(
-            intact=not self._problems,
+            intact=not self._problems and all(one.allowed for one in events),
             problems=self._problems,
             calls=self._calls,
             outside=self._outside,
@@ -347,7 +375,18 @@ class _Checking:
             head=self._previous if self._number else "",
             public_key="" if manifest is None else manifest.public_key,
             pinned=self._key is not None,
+            events=events,
         )
+
+
+def _problem(broken: Difference) -> str:
+    """What an entry of the log does that it must not, in a sentence."""
+    return {
+        "restated": f"call {broken.id} was stated again, and by no event",
+        "unknown kind": f"entry {broken.id} is of an unknown kind",
+        "unreadable": f"the leaves of link {broken.id} cannot be read",
+        "dated back": f"entry {broken.id} is older than the one before it",
+    }[broken.what]
 
 
 def _encoded(line: _Line) -> bytes:

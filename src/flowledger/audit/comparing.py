@@ -7,10 +7,12 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from flowledger.audit.texts import texts_between
-from flowledger.store.chain import TABLES_OF_A_RECORD, rows_of
+from flowledger.store.chain import rows_of
 from flowledger.store.leaves import (
     KEPT,
     NAMED,
+    OF_A_CALL,
+    OF_A_PRODUCER,
     RowLeaf,
     cell,
     digest_of_record,
@@ -19,8 +21,9 @@ from flowledger.store.leaves import (
 )
 from flowledger.store.writers import Writer
 
-__all__ = ["Compared", "Difference", "compare_records", "compare_rows", "judged"]
+__all__ = ["CHAIN", "Compared", "Difference", "compare_records", "compare_rows", "judged"]
 
+CHAIN = "llm_chain"
 AT_ONCE = 2_000
 OTHERS = 3
 Expected = Mapping[str, tuple[bytes, bytes]]
@@ -53,32 +56,56 @@ def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected
     for start in range(0, len(ids), AT_ONCE):
         some = ids[start : start + AT_ONCE]
         dense = _is_dense(writer, cursor, some)
-        for table in TABLES_OF_A_RECORD:
+        for table in OF_A_CALL:
             suspects = _suspects(writer, cursor, table, some, expected) if dense else some
             if suspects:
                 _look_closer(writer, cursor, table, suspects, expected, found)
     return found
 
 
-def compare_rows(writer: Writer, cursor: Any, expected: Iterable[RowLeaf]) -> list[Difference]:
-    """Compare single rows with their leaves."""
+def compare_rows(
+    writer: Writer, cursor: Any, expected: Iterable[RowLeaf], outside: Mapping[str, int]
+) -> list[Difference]:
+    """Compare single rows with their leaves; rows of processes that have none were added.
+
+    Args:
+        writer, cursor: the database.
+        expected: the leaves.
+        outside: how many rows of a table are older than the log.
+    """
     differences = []
-    ordered = sorted(expected, key=lambda leaf: (leaf.table, leaf.owner))
-    for table, leaves in groupby(ordered, key=lambda leaf: leaf.table):
-        wanted = {(leaf.owner, leaf.key): leaf.digest for leaf in leaves}
-        kept = KEPT[table]
-        owners = sorted({kept.prefix + owner for owner, _ in wanted})
-        there: dict[tuple[str, bytes], bytes] = {}
-        for row in rows_of(writer, cursor, table, owners):
-            named = dict(zip(kept.columns, row, strict=True))
-            key = key_hash([cell(named[name]) for name in kept.keys])
-            owner = str(named[kept.owner]).removeprefix(kept.prefix)
-            there[owner, key] = digest_of_record(table, [row])[1]
-        for (owner, key), digest in wanted.items():
-            if there.get((owner, key)) != digest:
-                what = "changed" if (owner, key) in there else "removed"
-                differences.append(Difference(what, table, owner))
+    wanted: dict[str, dict[tuple[str, bytes], bytes]] = {table: {} for table in OF_A_PRODUCER}
+    for leaf in expected:
+        wanted.setdefault(leaf.table, {})[leaf.owner, leaf.key] = leaf.digest
+    for table, digests in sorted(wanted.items()):
+        there = _stored_rows(writer, cursor, table, {owner for owner, _ in digests})
+        for key, digest in digests.items():
+            if there.get(key) != digest:
+                what = "changed" if key in there else "removed"
+                differences.append(Difference(what, table, key[0]))
+        unknown = [owner for owner, key in there if (owner, key) not in digests]
+        if table in OF_A_PRODUCER and len(unknown) > outside.get(table, 0):
+            differences += [Difference("added", table, one) for one in dict.fromkeys(unknown)]
     return differences
+
+
+def _stored_rows(
+    writer: Writer, cursor: Any, table: str, owners: set[str]
+) -> dict[tuple[str, bytes], bytes]:
+    """The digests of rows by owner and key: of all where nobody else may add any."""
+    kept = KEPT[table]
+    if table in OF_A_PRODUCER:
+        cursor.execute(f"SELECT {', '.join(kept.columns)} FROM {table}")
+        rows: Iterable[Any] = cursor
+    else:
+        rows = rows_of(writer, cursor, table, sorted(kept.prefix + owner for owner in owners))
+    there: dict[tuple[str, bytes], bytes] = {}
+    for row in rows:
+        named = dict(zip(kept.columns, row, strict=True))
+        key = key_hash([cell(named[name]) for name in kept.keys])
+        owner = str(named[kept.owner]).removeprefix(kept.prefix)
+        there[owner, key] = digest_of_record(table, [row])[1]
+    return there
 
 
 def _suspects(

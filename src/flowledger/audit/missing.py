@@ -1,11 +1,12 @@
 """Records that never came: each producer numbers its own from 1, so every hole shows."""
 
 import base64
+import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -17,18 +18,31 @@ from flowledger.errors import RecordError
 from flowledger.records import decode
 from flowledger.shipping.drain import REJECTED
 
-__all__ = ["dropped", "missing", "rejected", "silent"]
+__all__ = ["Gap", "Hole", "dropped", "missing", "rejected", "silent", "unexplained"]
 
 MOST_EXAMPLES = 5
-MOST_HOLES = 100_000
+AT_ONCE = 1_000
 NUMBERED = (
     "SELECT producer_id, count(DISTINCT seq), max(seq) FROM {}"
     " WHERE producer_id <> '' AND seq > 0 GROUP BY producer_id"
 )
-NUMBERS = (
+# Numbers in both tables, which would hide as many that are in none.
+IN_BOTH = (
+    "SELECT r.producer_id, count(*) FROM llm_records r WHERE EXISTS (SELECT 1 FROM llm_calls c"
+    " WHERE c.producer_id = r.producer_id AND c.seq = r.seq) GROUP BY r.producer_id"
+)
+HOLES = (
+    "SELECT earlier + 1, seq - 1, received_ms, start_ms FROM (SELECT seq, received_ms, start_ms,"
+    " LAG(seq, 1, CAST(0 AS BIGINT)) OVER (ORDER BY seq) AS earlier FROM ("
     "SELECT seq, received_ms, start_ms FROM llm_calls WHERE producer_id = :id AND seq > 0"
     " UNION ALL SELECT seq, received_ms, received_ms FROM llm_records WHERE producer_id = :id"
-    " ORDER BY 1"
+    " UNION ALL SELECT seq, seen_ms, seen_ms FROM llm_rejected"
+    " WHERE producer_id = :id AND seq > 0 AND seq < :last) numbers) followed"
+    " WHERE seq > earlier + 1 ORDER BY seq"
+)
+GAPS = (
+    "SELECT first_seq, last_seq, dropped FROM llm_gaps"
+    " WHERE producer_id = :id AND last_seq >= first_seq AND dropped > 0 ORDER BY first_seq"
 )
 LAST_OF_A_PRODUCER = (
     "SELECT p.host, p.source, COALESCE("
@@ -37,30 +51,49 @@ LAST_OF_A_PRODUCER = (
 )
 
 
+class Hole(NamedTuple):
+    """Numbers that are absent, first to last, and when what follows them was stored and began."""
+
+    first: int
+    last: int
+    received_ms: int = 0
+    start_ms: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many numbers they are."""
+        return self.last - self.first + 1
+
+
+class Gap(NamedTuple):
+    """What a producer reported: it dropped so many of the numbers from the first to the last."""
+
+    first: int
+    last: int
+    dropped: int
+
+
 def missing(connection: sa.Connection, settled_ms: int, window: tuple[int, int]) -> Shortfall:
-    """Numbers that are neither stored, nor told as dropped, nor rejected.
+    """Numbers that are neither stored, nor rejected, nor within what was reported as dropped.
 
     Args:
         connection: to the ledger.
         settled_ms: what was stored after this may be followed by what comes before it.
         window: first and last millisecond; a hole belongs to when what follows it began.
     """
-    told = _told(connection)
     sources, days, examples = Counter[str](), Counter[str](), list[str]()
     names = _names(connection)
-    for producer in _suspects(connection, told):
-        known = told.get(producer, set())
-        for first, last, received_ms, start_ms in _holes(connection, producer):
-            if received_ms > settled_ms or not window[0] <= start_ms < window[1]:
+    for producer, last in _suspects(connection):
+        holes = (
+            hole for hole in _holes(connection, producer, last) if hole.received_ms <= settled_ms
+        )
+        for hole, lost in unexplained(holes, _gaps(connection, producer)):
+            if not window[0] <= hole.start_ms < window[1]:
                 continue
-            lost = [n for n in range(first, min(last, first + MOST_HOLES) + 1) if n not in known]
-            if not lost:
-                continue
-            sources[names.get(producer, "an unknown program")] += len(lost)
-            days[_day(start_ms)] += len(lost)
+            sources[names.get(producer, "an unknown program")] += lost
+            days[_day(hole.start_ms)] += lost
             if len(examples) < MOST_EXAMPLES:
-                span = f"{lost[0]}" if len(lost) == 1 else f"{lost[0]}-{lost[-1]}"
-                examples.append(f"producer {producer}, numbers {span}")
+                examples.append(f"producer {producer}, {_numbers(hole, lost)}")
     return Shortfall(
         kind="missing_records",
         what="records never arrived",
@@ -69,6 +102,40 @@ def missing(connection: sa.Connection, settled_ms: int, window: tuple[int, int])
         by_day=dict(sorted(days.items())),
         examples=examples,
     )
+
+
+def unexplained(holes: Iterable[Hole], gaps: Iterable[Gap]) -> Iterator[tuple[Hole, int]]:
+    """Return the holes that gaps do not explain, with how many numbers of each are missing.
+
+    A gap explains at most as many absent numbers of its range as it dropped. Where gaps overlap,
+    the one that ends first is used first, which explains as many numbers as can be. Ranges are
+    never expanded: time and memory grow with how many there are, not with how long they are.
+
+    Args:
+        holes, gaps: of one producer, each in the order of their first numbers.
+    """
+    coming = iter(gaps)
+    gap = next(coming, None)
+    open_gaps: list[tuple[int, int]] = []  # by their last numbers: how many drops are left
+    for hole in holes:
+        at, lost = hole.first, 0
+        while at <= hole.last:
+            while gap is not None and gap.first <= at:
+                heapq.heappush(open_gaps, (gap.last, gap.dropped))
+                gap = next(coming, None)
+            while open_gaps and open_gaps[0][0] < at:
+                heapq.heappop(open_gaps)
+            until = hole.last if gap is None else min(hole.last, gap.first - 1)
+            if open_gaps:
+                last, left = heapq.heappop(open_gaps)
+                until = min(until, last, at + left - 1)
+                if left > until - at + 1:
+                    heapq.heappush(open_gaps, (last, left - (until - at + 1)))
+            else:
+                lost += until - at + 1
+            at = until + 1
+        if lost:
+            yield hole, lost
 
 
 def dropped(connection: sa.Connection) -> Shortfall:
@@ -136,35 +203,35 @@ def silent(connection: sa.Connection, now_ms: int, after_seconds: int) -> Shortf
     )
 
 
-def _suspects(connection: sa.Connection, told: dict[str, set[int]]) -> list[str]:
-    """Producers of whom fewer numbers are accounted for than they have given."""
+def _suspects(connection: sa.Connection) -> list[tuple[str, int]]:
+    """Producers of whom fewer numbers are stored than they have given, with the last of these."""
     counts, last = Counter[str](), dict[str, int]()
     for table in ("llm_calls", "llm_records"):
         for producer, count, most in connection.exec_driver_sql(NUMBERED.format(table)):
             counts[producer] += int(count)
             last[producer] = max(last.get(producer, 0), int(most))
-    return sorted(producer for producer, most in last.items() if counts[producer] < most)
+    for producer, count in connection.exec_driver_sql(IN_BOTH):
+        counts[producer] -= int(count)
+    return sorted((producer, most) for producer, most in last.items() if counts[producer] < most)
 
 
-def _holes(connection: sa.Connection, producer: str) -> Iterator[tuple[int, int, int, int]]:
-    """First and last number of each hole, and when what follows it was stored and began."""
-    expected = 1
-    for seq, received_ms, start_ms in connection.execute(sa.text(NUMBERS), {"id": producer}):
-        if seq > expected:
-            yield expected, seq - 1, received_ms, start_ms
-        expected = max(expected, seq + 1)
+def _holes(connection: sa.Connection, producer: str, last: int) -> Iterator[Hole]:
+    """The numbers that are absent, found by the database."""
+    given = {"id": producer, "last": last}
+    options = {"yield_per": AT_ONCE}
+    for row in connection.execute(sa.text(HOLES), given, execution_options=options):
+        yield Hole(*row)
 
 
-def _told(connection: sa.Connection) -> dict[str, set[int]]:
-    """Numbers that were told as dropped or rejected."""
-    told: dict[str, set[int]] = {}
-    for producer, first, last in connection.exec_driver_sql(
-        "SELECT producer_id, first_seq, last_seq FROM llm_gaps"
-    ):
-        told.setdefault(producer, set()).update(range(first, min(last, first + MOST_HOLES) + 1))
-    for producer, seq in connection.exec_driver_sql("SELECT producer_id, seq FROM llm_rejected"):
-        told.setdefault(producer, set()).add(seq)
-    return told
+def _gaps(connection: sa.Connection, producer: str) -> Iterator[Gap]:
+    given, options = {"id": producer}, {"yield_per": AT_ONCE}
+    for row in connection.execute(sa.text(GAPS), given, execution_options=options):
+        yield Gap(*row)
+
+
+def _numbers(hole: Hole, lost: int) -> str:
+    span = f"{hole.first}" if hole.size == 1 else f"{hole.first}-{hole.last}"
+    return f"numbers {span}" if lost == hole.size else f"{lost:,} of numbers {span}"
 
 
 def _names(connection: sa.Connection) -> dict[str, str]:

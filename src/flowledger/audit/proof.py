@@ -8,42 +8,31 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
 
-from flowledger.audit.comparing import Difference, compare_records, compare_rows
+from flowledger.audit.comparing import CHAIN, Difference, compare_records, compare_rows
+from flowledger.audit.log_state import Event, LogState, decode_leaves, is_swept, owner_bytes
 from flowledger.audit.sums import compare_sums
 from flowledger.audit.texts import prepare
 from flowledger.errors import NotFound, StoreMisconfigured, StoreUnavailable
-from flowledger.store.chain import BEGINNING, Link
+from flowledger.store.chain import BEGINNING, EVENTS, FIRST, STORING, Link
 from flowledger.store.connections import PATIENT
-from flowledger.store.leaves import Leaves, RowLeaf
+from flowledger.store.leaves import Leaves
 from flowledger.store.rows import LEDGER
 from flowledger.store.writers import Writer, answering, check_answers, open_writer
 
-__all__ = ["Event", "Proof", "links", "open_proven", "verify"]
+__all__ = ["Proof", "begin_snapshot", "links", "open_proven", "verify"]
 
 PORTION = 20_000
 FEW = 40_000  # records that are not worth another process
 MOST_PROCESSES = 8
 MOST_NAMED = 1_000
-CHAIN = "llm_chain"
 SELECT_LINKS = "SELECT number, kind, at_ms, records, note, leaves, hash FROM llm_chain"
-_decode = msgspec.msgpack.Decoder(Leaves).decode
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of what was stored before: a correction, removal, erasure or purge."""
-
-    number: int
-    kind: str
-    at_ms: int
-    records: int
-    note: str
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +40,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
     `differences` are those it names, the oldest record first, of `different` in all. `outside`
     counts calls from before there was a chain. `added_by_others` counts rows, by table, that MLflow
-    lets people add. `anchored` says whether the head that was asked for is in the chain.
+    lets people add. `anchored` says whether the head that was asked for is in the chain. `intact`
+    also needs every event since that head to be allowed.
     """
 
     intact: bool
@@ -68,27 +58,10 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class _Chain(NamedTuple):
-    """The chain as it was read: what is wrong with it, and which link stands for what.
-
-    `swept` are links, by number, that took whole ranges of calls out.
-    """
-
-    first: Link | None
-    head: str
-    sizes: list[tuple[int, int]]
-    latest: dict[bytes, int]
-    swept: list[tuple[int, Leaves]]
-    rows: list[RowLeaf]
-    events: list[Event]
-    anchored: bool
-    differences: list[Difference]
-
-
 class _Portion(NamedTuple):
     """What the comparison of some links came to."""
 
-    calls: list[bytes]
+    calls: int
     differences: list[Difference]
     added: Counter[str]
 
@@ -98,6 +71,7 @@ def verify(
     head: str | None = None,
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    allow: Collection[str] = (),
 ) -> Proof:
     """Compare everything that was ever stored with what is there.
 
@@ -106,6 +80,8 @@ def verify(
         head: a hash that was told before; without it a chain whose end was cut off looks whole.
         processes: how many may compare at once; as many as there are processors when left out.
         progress: is told how many records are done, and of how many.
+        allow: kinds of events that may follow the head; `FIRST` allows a log that was begun when
+            calls were stored already.
 
     Raises:
         NotFound: there is no chain in that database.
@@ -114,40 +90,75 @@ def verify(
     """
     started = time.monotonic()
     with answering(), open_proven(tracking_uri) as (writer, cursor):
-        chain = _walk(cursor, head)
-        cursor.execute("SELECT count(*) FROM llm_calls")
-        there = int(cursor.fetchone()[0])
+        walk = _Walk(head)
+        walk.read(cursor)
+        found_head, sizes = walk.head, list(walk.sizes)
         cursor.connection.rollback()
-        portions = _compare_all(tracking_uri, chain, processes, progress)
-        differences = [*chain.differences, *(d for p in portions for d in p.differences)]
-        differences += compare_rows(writer, cursor, chain.rows)
-        proven = [one for portion in portions for one in portion.calls]
-        gone = sum(d.table == LEDGER and d.what == "removed" for d in differences)
-        outside = max(0, there - len(proven) + gone)
-        if outside:
-            added_calls = _added(cursor, proven, chain.first)
-            differences = list(dict.fromkeys([*differences, *added_calls]))
-        if differences:
-            differences = _without_later(writer, cursor, chain, differences)
-        outside -= sum(d.table == LEDGER and d.what == "added" for d in differences)
+        portions = _compare_all(tracking_uri, walk, processes, progress)
+        compared = [d for portion in portions for d in portion.differences]
+        calls = sum(portion.calls for portion in portions)
+        # Everything else is compared at one later moment, by what the log states at that moment.
+        begin_snapshot(writer, cursor)
+        walk.read(cursor)
+        compared = _compare_again(writer, cursor, walk.state, sizes, compared)
+        rows = list(walk.state.rows())
+        compared += compare_rows(writer, cursor, rows, walk.state.outside)
+        compared += _numbered_twice(cursor)
+        gone = sum(d.table == LEDGER and d.what == "removed" for d in compared)
+        added_calls, outside = _added(cursor, walk, calls - gone)
+        if walk.state.outside and FIRST not in allow:
+            walk.differences.append(Difference("begun anew", CHAIN, "1"))
+        differences = list(dict.fromkeys([*walk.differences, *compared, *added_calls]))
         differences += compare_sums(tracking_uri, open_proven, processes)
     added: Counter[str] = sum((p.added for p in portions), Counter())
-    anchored = None if head is None else chain.anchored
+    anchored = None if head is None else walk.head_number is not None
+    events = [one.judged(walk.head_number, frozenset(allow)) for one in walk.state.events]
     differences.sort(key=lambda d: (d.table != CHAIN, d.id, d.table))
     return Proof(
-        intact=not differences and anchored is not False,
-        head=chain.head,
-        links=len(chain.sizes),
-        calls=len(proven),
-        rows=len(chain.rows),
-        outside=max(0, outside),
+        intact=not differences and anchored is not False and all(one.allowed for one in events),
+        head=found_head,
+        links=len(sizes),
+        calls=calls,
+        rows=len(rows),
+        outside=outside,
         differences=differences[:MOST_NAMED],
         different=len(differences),
         added_by_others=dict(added),
-        events=chain.events,
+        events=events,
         anchored=anchored,
         seconds=time.monotonic() - started,
     )
+
+
+class _Walk:
+    """Reads the log in order: recomputes every hash, and takes what each entry states.
+
+    `sizes` are the numbers of the entries and how many records each is about.
+    """
+
+    def __init__(self, head: str | None) -> None:
+        self._wanted_head = head
+        self._number = 0
+        self.head = BEGINNING
+        self.head_number: int | None = None
+        self.sizes: list[tuple[int, int]] = []
+        self.state = LogState()
+        self.differences: list[Difference] = []
+
+    def read(self, cursor: Any) -> None:
+        """Read the entries that were not read yet."""
+        for link in links(cursor, f"WHERE number > {self._number}"):
+            missing = range(self._number + 1, min(link.number, self._number + MOST_NAMED))
+            self.differences += [Difference("removed", CHAIN, str(one)) for one in missing]
+            if link.number == self._number + 1 and not link.follows(self.head):
+                self.differences.append(Difference("changed", CHAIN, str(link.number)))
+            self._number, self.head = link.number, link.hash
+            if link.hash == self._wanted_head:
+                self.head_number = link.number
+            self.sizes.append((link.number, link.records))
+            self.differences += self.state.take(link, decode_leaves(link.leaves))
+        if not self.sizes:
+            self.differences.append(Difference("removed", CHAIN, "1"))
 
 
 @contextmanager
@@ -172,7 +183,7 @@ def open_proven(tracking_uri: str) -> Iterator[tuple[Writer, Any]]:
         with closing(writer.engine.raw_connection()) as connection:
             cursor: Any = connection.cursor()
             sqlite = writer.mark == "?"
-            cursor.execute("BEGIN" if sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            begin_snapshot(writer, cursor)
             cursor.execute(
                 f"SELECT 1 FROM sqlite_master WHERE name = '{CHAIN}'"
                 if sqlite
@@ -193,6 +204,12 @@ def open_proven(tracking_uri: str) -> Iterator[tuple[Writer, Any]]:
         writer.engine.dispose()
 
 
+def begin_snapshot(writer: Writer, cursor: Any) -> None:
+    """Begin a transaction that sees one moment of the database."""
+    sqlite = writer.mark == "?"
+    cursor.execute("BEGIN" if sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
 def links(cursor: Any, where: str = "") -> Iterator[Link]:
     """Links of the chain, in order."""
     cursor.execute(f"{SELECT_LINKS} {where} ORDER BY number")
@@ -201,94 +218,34 @@ def links(cursor: Any, where: str = "") -> Iterator[Link]:
             yield Link(*row)._replace(leaves=bytes(row[5]))
 
 
-def _walk(cursor: Any, head: str | None) -> _Chain:
-    """Recompute every hash, and find out which link has the last word on each record."""
-    previous, number, first = BEGINNING, 0, None
-    sizes: list[tuple[int, int]] = []
-    latest: dict[bytes, int] = {}
-    swept: list[tuple[int, Leaves]] = []
-    rows: dict[tuple[str, str, bytes], tuple[int, RowLeaf]] = {}
-    events: list[Event] = []
-    differences: list[Difference] = []
-    anchored, taken = False, False
-    for link in links(cursor):
-        first = first or link
-        missing = range(number + 1, min(link.number, number + MOST_NAMED))
-        differences += [Difference("removed", CHAIN, str(one)) for one in missing]
-        if link.number == number + 1 and not link.follows(previous):
-            differences.append(Difference("changed", CHAIN, str(link.number)))
-        number, previous = link.number, link.hash
-        anchored |= link.hash == head
-        sizes.append((link.number, link.records))
-        leaves = _leaves(link)
-        if link.kind not in ("batch", "jobs", "beginning"):
-            taken = True
-            events.append(_event(link))
-            latest.update((record_id, number) for record_id, _, _ in leaves.records)
-            swept += [(number, Leaves(swept=leaves.swept))] * bool(leaves.swept)
-        elif taken:  # what was removed may have come again
-            again = (one for one, _, _ in leaves.records if one in latest or _swept(swept, one))
-            latest.update((one, number) for one in again)
-        rows.update(((leaf.table, leaf.owner, leaf.key), (number, leaf)) for leaf in leaves.rows)
-    if not sizes:
-        differences.append(Difference("removed", CHAIN, "1"))
-    live = [leaf for at, leaf in rows.values() if at > latest.get(_bytes(leaf.owner), 0)]
-    return _Chain(first, previous, sizes, latest, swept, live, events, anchored, differences)
-
-
-def _bytes(owner: str) -> bytes:
-    try:
-        return bytes.fromhex(owner)
-    except ValueError:
-        return owner.encode()
-
-
-def _leaves(link: Link) -> Leaves:
-    """The leaves of a link; a link that was tampered with may hold anything."""
-    try:
-        leaves = _decode(link.leaves)
-    except (msgspec.MsgspecError, ValueError):
-        return Leaves()
-    return leaves if all(shape < len(leaves.shapes) for _, shape, _ in leaves.records) else Leaves()
-
-
-def _event(link: Link) -> Event:
-    return Event(
-        number=link.number,
-        kind=link.kind,
-        at_ms=link.at_ms,
-        records=link.records,
-        note=link.note,
-    )
-
-
 def _compare_all(
-    uri: str, chain: _Chain, processes: int | None, progress: Callable[[int, int], None]
+    uri: str, walk: _Walk, processes: int | None, progress: Callable[[int, int], None]
 ) -> list[_Portion]:
     portions: list[list[int]] = [[]]
     size = 0
-    for number, records in chain.sizes:
+    for number, records in walk.sizes:
         portions[-1].append(number)
         size += records
         if size >= PORTION:
             portions.append([])
             size = 0
     work = [portion for portion in portions if portion]
-    total = sum(records for _, records in chain.sizes)
+    total = sum(records for _, records in walk.sizes)
+    latest, swept = walk.state.latest, walk.state.swept
     if processes is None:
         processes = min(os.cpu_count() or 1, MOST_PROCESSES) if total > FEW else 1
     if processes == 1:
-        return [_compare_links(uri, portion, chain.latest, chain.swept) for portion in work]
+        return [_compare_links(uri, portion, latest, swept) for portion in work]
     done: list[_Portion] = []
     with ProcessPoolExecutor(
         processes,
         multiprocessing.get_context("spawn"),
         initializer=_begin_process,
-        initargs=(uri, chain.latest, chain.swept),
+        initargs=(uri, latest, swept),
     ) as pool:
         for portion in pool.map(_compare_in_process, work):
             done.append(portion)
-            progress(sum(len(one.calls) for one in done), total)
+            progress(sum(one.calls for one in done), total)
     return done
 
 
@@ -309,49 +266,79 @@ def _compare_links(
     uri: str, numbers: list[int], latest: dict[bytes, int], swept: list[tuple[int, Leaves]]
 ) -> _Portion:
     """Compare the records that these links have the last word on."""
+    expected: dict[str, dict[str, tuple[bytes, bytes]]] = {}
     with open_proven(uri) as (writer, cursor):
-        expected: dict[str, dict[str, tuple[bytes, bytes]]] = {}
         for link in links(cursor, f"WHERE number BETWEEN {numbers[0]} AND {numbers[-1]}"):
-            leaves = _leaves(link)
-            for record_id, shape, digests in leaves.records:
+            for record_id, of_tables in _stated_by(link):
                 if latest.get(record_id, link.number) == link.number:
-                    of_tables = leaves.digests(shape, digests)
-                    gone = LEDGER in of_tables and _swept(swept, record_id, link.number)
-                    expected[record_id.hex()] = {} if gone else of_tables
+                    gone = LEDGER in of_tables and is_swept(swept, record_id, link.number)
+                    expected.setdefault(record_id.hex(), {} if gone else of_tables)
         found = compare_records(writer, cursor, expected)
-    calls = [bytes.fromhex(one) for one, tables in expected.items() if LEDGER in tables]
+    calls = sum(LEDGER in of_tables for of_tables in expected.values())
     return _Portion(calls, found.differences, found.added)
 
 
-def _swept(swept: list[tuple[int, Leaves]], record_id: bytes, since: int = 0) -> bool:
-    """Whether a link after this number took the call out with others around it."""
-    return any(number > since and leaves.sweep(record_id) for number, leaves in swept)
-
-
-def _added(cursor: Any, proven: list[bytes], first: Link | None) -> Iterator[Difference]:
-    """Calls that no link knows, and that were stored after the chain began."""
-    known = set(proven)
-    cursor.execute("SELECT id, received_ms FROM llm_calls")
-    for call_id, received_ms in cursor:
-        if _bytes(call_id) not in known and (
-            first is None or not first.records or received_ms > first.at_ms
-        ):
-            yield Difference("added", LEDGER, call_id)
-
-
-def _without_later(
-    writer: Writer, cursor: Any, chain: _Chain, differences: list[Difference]
-) -> list[Difference]:
-    """The differences that no link tells of that was written while we compared."""
-    later: dict[str, dict[str, tuple[bytes, bytes]]] = {}
-    named = {one.id: _bytes(one.id) for one in differences if one.table != CHAIN}
-    for link in links(cursor, f"WHERE number > {chain.sizes[-1][0] if chain.sizes else 0}"):
-        leaves = _leaves(link)
-        later.update((one, {}) for one, record_id in named.items() if leaves.sweep(record_id))
+def _stated_by(link: Link) -> Iterator[tuple[bytes, dict[str, tuple[bytes, bytes]]]]:
+    """What an entry says of each of its records, where its kind may say anything."""
+    leaves = decode_leaves(link.leaves)
+    if leaves is not None and link.kind in (*STORING, *EVENTS, FIRST):
         for record_id, shape, digests in leaves.records:
-            later[record_id.hex()] = leaves.digests(shape, digests)
-        for leaf in leaves.rows:
-            later.setdefault(leaf.owner, {})
-    kept = [one for one in differences if one.id not in later]
-    again = {d.id: later[d.id] for d in differences if later.get(d.id)}
+            yield record_id, leaves.digests(shape, digests)
+
+
+def _compare_again(
+    writer: Writer,
+    cursor: Any,
+    state: LogState,
+    sizes: list[tuple[int, int]],
+    differences: list[Difference],
+) -> list[Difference]:
+    """Judge differences anew whose records got another last word while they were compared."""
+    if not differences:
+        return []
+    later: dict[str, dict[str, tuple[bytes, bytes]]] = {}
+    for link in links(cursor, f"WHERE number > {sizes[-1][0] if sizes else 0}"):
+        for record_id, of_tables in _stated_by(link):
+            if state.latest.get(record_id) == link.number:
+                later[record_id.hex()] = of_tables
+    for one in differences:
+        if not state.has(owner_bytes(one.id)):
+            later.setdefault(one.id, {})
+    again = {one.id: later[one.id] for one in differences if one.id in later}
+    kept = [one for one in differences if one.id not in again]
     return [*kept, *compare_records(writer, cursor, again).differences]
+
+
+def _added(cursor: Any, walk: _Walk, expected: int) -> tuple[list[Difference], int]:
+    """Calls that the log does not have: those that were added, and how many are older than it."""
+    state, first = walk.state, walk.state.first
+    differences, outside = list[Difference](), 0
+    cursor.execute("SELECT count(*) FROM llm_calls")
+    if int(cursor.fetchone()[0]) != expected:
+        cursor.execute("SELECT id, received_ms FROM llm_calls")
+        for call_id, received_ms in cursor:
+            if state.has(owner_bytes(call_id)):
+                continue
+            if first is None or not first.records or received_ms > first.at_ms:
+                differences.append(Difference("added", LEDGER, call_id))
+            else:
+                outside += 1
+    began_with = state.outside.get(LEDGER, 0)
+    if outside > began_with:
+        about = f"{outside - began_with} more than when the log began"
+        differences.append(Difference("added", LEDGER, about))
+    elif outside < began_with - state.adopted:
+        about = f"{began_with - state.adopted - outside} from before the log began"
+        differences.append(Difference("removed", LEDGER, about))
+    return differences, outside
+
+
+def _numbered_twice(cursor: Any) -> list[Difference]:
+    """Records that have the number of another of the same process, which would hide a hole."""
+    cursor.execute(
+        "SELECT producer_id, seq FROM llm_calls WHERE producer_id <> '' AND seq > 0"
+        " GROUP BY producer_id, seq HAVING count(*) > 1 UNION ALL"
+        " SELECT r.producer_id, r.seq FROM llm_records r WHERE EXISTS (SELECT 1 FROM llm_calls c"
+        f" WHERE c.producer_id = r.producer_id AND c.seq = r.seq) LIMIT {MOST_NAMED}"
+    )
+    return [Difference("numbered twice", LEDGER, f"{one} {seq}") for one, seq in cursor]

@@ -7,13 +7,13 @@ import msgspec
 
 from flowledger.audit.comparing import Difference, compare_records
 from flowledger.audit.proof import links, open_proven
-from flowledger.store.chain import Link
+from flowledger.store.chain import EVENTS, Link
 from flowledger.store.leaves import Leaves
 
 __all__ = ["CallProof", "prove_call"]
 
 AT_ONCE, MOST_LINKS = 5, 50
-STORING = "('batch', 'jobs', 'beginning')"
+CHANGING = ", ".join(f"'{kind}'" for kind in EVENTS)
 _decode = msgspec.msgpack.Decoder(Leaves).decode
 
 
@@ -51,7 +51,7 @@ def prove_call(tracking_uri: str, call_id: str, received_ms: int) -> CallProof |
         found = next(_holding(_near(cursor, received_ms), wanted), None)
         if found is None:
             return None
-        changes = links(cursor, f"WHERE number > {found[0].number} AND kind NOT IN {STORING}")
+        changes = links(cursor, f"WHERE number > {found[0].number} AND kind IN ({CHANGING})")
         link, digests = [found, *_holding(changes, wanted)][-1]
         compared = compare_records(writer, cursor, {call_id: digests})
     return CallProof(

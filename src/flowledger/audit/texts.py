@@ -7,7 +7,7 @@ the record is read row by row instead, so this only ever saves time.
 
 from typing import Any
 
-from flowledger.store.leaves import KEPT, NOTHING, SEPARATOR, Kept
+from flowledger.store.leaves import KEPT, PRESENT, SEPARATOR, Kept
 from flowledger.store.writers import Writer
 
 __all__ = ["prepare", "texts_between"]
@@ -64,14 +64,14 @@ def _row_of_sqlite(table: str, kept: Kept) -> str:
 
 
 def _cell_of_sqlite(table: str, name: str) -> str:
-    value = f"ifnull({name}, '{NOTHING}')"
+    value = name
     if name in FLOATS or (table in METRICS and name == "value"):
         # What is no number would be printed as one.
-        return f"iif(typeof({name}) = 'real', format('%.15g', {name}), {value})"
-    return value
+        value = f"iif(typeof({name}) = 'real', format('%.15g', {name}), {name})"
+    return f"ifnull('{PRESENT}' || {value}, '')"
 
 
 def _row_of_postgresql(kept: Kept) -> str:
     values = [f"{name}::int" if name in BOOLEANS else name for name in kept.cells]
-    cells = ", ".join(f"COALESCE(({value})::text, '{NOTHING}')" for value in values)
+    cells = ", ".join(f"COALESCE('{PRESENT}' || ({value})::text, '')" for value in values)
     return f"concat_ws('{SEPARATOR}', {cells})"

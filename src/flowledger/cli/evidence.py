@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from flowledger.audit.bundle import Checked
     from flowledger.audit.evidence import Evidence
     from flowledger.audit.file_proof import FilesProof
+    from flowledger.audit.log_state import Event
     from flowledger.audit.proof import Proof
     from flowledger.audit.shortfalls import Shortfall
 
 SHOWN = 10
+ALLOWABLE = ("correction", "removal", "erasure", "purge", "beginning")
 DAY = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -67,6 +69,13 @@ def check_(first: datetime | None, last: datetime | None, as_json: bool) -> None
 @click.option(
     "--head", metavar="HASH", help="A hash that verify printed before: is it still there?"
 )
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(ALLOWABLE),
+    help="With --head: events of this kind may follow it. `beginning`: the log may have begun when "
+    "calls were stored already. Repeat for more kinds.",
+)
 @click.option("--key", metavar="KEY", help="With FILE: the public key that must have signed it.")
 @click.option(
     "--strict", is_flag=True, help="Rows that people added in MLflow are differences, too."
@@ -74,23 +83,30 @@ def check_(first: datetime | None, last: datetime | None, as_json: bool) -> None
 @click.option("--files", is_flag=True, help="Read uploaded files again and compare them, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_(
-    file: Path | None, head: str | None, key: str | None, strict: bool, files: bool, as_json: bool
+    file: Path | None,
+    head: str | None,
+    allow: tuple[str, ...],
+    key: str | None,
+    strict: bool,
+    files: bool,
+    as_json: bool,
 ) -> None:
-    """Recompute the chain and compare every row with it, or check an exported FILE.
+    """Recompute the evidence log and compare every row with it, or check an exported FILE.
 
     Exit code 0 when everything is as it was stored, 1 when something is not. Keep the hash it
-    prints somewhere else and give it as --head the next time: it proves that nothing was cut off.
+    prints somewhere else and give it as --head the next time: then nothing was cut off, and
+    corrections, removals, erasures and purges since then fail unless --allow names their kind.
     """
     _need_packages()
     if file is not None:
-        _verify_file(file, key, head, as_json)
+        _verify_file(file, key, head, allow, as_json)
         return
     if key:
         raise click.UsageError("--key goes with a FILE: the database itself is not signed")
     from flowledger.audit.proof import verify
 
     uri = config.load().tracking_uri
-    proof = verify(uri, head, progress=_progress)
+    proof = verify(uri, head, progress=_progress, allow=allow)
     read = _read_again(uri) if files else None
     fine = proof.intact and not (strict and proof.added_by_others)
     if as_json:
@@ -129,10 +145,12 @@ def export_(first: datetime, last: datetime, file: Path, as_json: bool) -> None:
     click.echo(f"signed by {manifest.public_key}")
 
 
-def _verify_file(file: Path, key: str | None, head: str | None, as_json: bool) -> None:
+def _verify_file(
+    file: Path, key: str | None, head: str | None, allow: tuple[str, ...], as_json: bool
+) -> None:
     from flowledger.audit.bundle import verify_file
 
-    checked = verify_file(file, key=key, head=head)
+    checked = verify_file(file, key=key, head=head, allow=allow)
     if as_json:
         print_json(checked)
     else:
@@ -144,8 +162,11 @@ def _verify_file(file: Path, key: str | None, head: str | None, as_json: bool) -
 def _file_lines(checked: "Checked") -> Iterator[str]:
     for problem in checked.problems:
         yield f"NOT INTACT: {problem}"
+    if unallowed := sum(not event.allowed for event in checked.events):
+        yield f"NOT INTACT: {unallowed:,} events since the head, listed below"
     if checked.intact:
         yield f"intact: {checked.calls:,} calls and {checked.links:,} links are as they were signed"
+    yield from _events(checked.events)
     if checked.head:
         yield f"head {checked.head}"
     if checked.public_key:
@@ -187,8 +208,10 @@ def _shortfall(short: "Shortfall") -> Iterator[str]:
 def _proven(proof: "Proof", strict: bool) -> Iterator[str]:
     if proof.intact:
         yield f"intact: {proof.calls:,} calls are as they were stored ({proof.links:,} links)"
-    else:
+    elif proof.different or proof.anchored is False:
         yield f"NOT INTACT: {proof.different:,} differences in {proof.calls:,} calls"
+    if unallowed := sum(not event.allowed for event in proof.events):
+        yield f"NOT INTACT: {unallowed:,} events since the head, listed below"
     if proof.anchored is False:
         yield "the head you gave is NOT in the chain: its end was cut off, or it was written anew"
     elif proof.anchored:
@@ -202,11 +225,25 @@ def _proven(proof: "Proof", strict: bool) -> Iterator[str]:
     for table, count in sorted(proof.added_by_others.items()):
         verdict = "NOT allowed with --strict" if strict else "people may, in MLflow"
         yield f"{count:,} rows were added to {table} since ({verdict})"
-    for event in proof.events[-SHOWN:]:
-        yield f"{moment(event.at_ms)} UTC: {event.kind} of {event.records:,} records {event.note}"
-    if len(proof.events) > SHOWN:
-        yield f"and {len(proof.events) - SHOWN:,} corrections, removals and erasures before"
+    yield from _events(proof.events)
     yield f"head {proof.head}"
+
+
+def _events(events: "list[Event]") -> Iterator[str]:
+    """Every event since the head, and the last ones before it."""
+    since = [event for event in events if event.since_head]
+    before = events[: len(events) - len(since)]
+    if len(before) > SHOWN:
+        yield f"{len(before) - SHOWN:,} older corrections, removals and erasures (--json lists all)"
+    for event in before[-SHOWN:]:
+        yield _event(event)
+    for event in since:
+        verdict = "allowed" if event.allowed else f"fails without --allow {event.kind}"
+        yield f"since the head, {verdict}: {_event(event)}"
+
+
+def _event(event: "Event") -> str:
+    return f"{moment(event.at_ms)} UTC: {event.kind} of {event.records:,} records {event.note}"
 
 
 def _read_again(uri: str) -> "FilesProof":

@@ -155,7 +155,7 @@ class BulkSink:
         rows = [(producer, seq, reason, now_ms) for producer, seq, reason in keys if producer]
         if rows:
             with self._told(), self._writer.transaction() as cursor:
-                self._writer.upsert(cursor, "llm_rejected", rows)
+                self._prove_rows(cursor, self._write_told(cursor, "llm_rejected", rows))
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete calls from MLflow's tables and ours; ids that are not there are passed over.

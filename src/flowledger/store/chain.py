@@ -12,15 +12,39 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from flowledger.store.leaves import KEPT, Kept, Leaves, RowLeaf, object_leaf, row_leaf
+from flowledger.store.leaves import (
+    KEPT,
+    OF_A_CALL,
+    OF_A_PRODUCER,
+    Kept,
+    Leaves,
+    RowLeaf,
+    object_leaf,
+    row_leaf,
+)
+from flowledger.store.rows import LEDGER
 
 if TYPE_CHECKING:  # writers import the schema, whose steps begin a chain
     from flowledger.store.writers import Writer
 
-__all__ = ["BEGINNING", "Link", "append", "begin_chain", "current_leaves", "row_leaves", "rows_of"]
+__all__ = [
+    "BEGINNING",
+    "EVENTS",
+    "FIRST",
+    "STORING",
+    "Link",
+    "append",
+    "begin_chain",
+    "current_leaves",
+    "row_leaves",
+    "rows_of",
+]
 
 CHAIN_LOCK = 0x666C6F77636861
 BEGINNING = "0" * 64
+FIRST = "beginning"
+STORING = ("batch", "jobs")
+EVENTS = ("correction", "removal", "erasure", "purge")
 COLUMNS = "number, kind, at_ms, records, note, leaves, hash"
 SOME = 200
 _encode = msgspec.msgpack.Encoder().encode
@@ -29,8 +53,9 @@ _encode = msgspec.msgpack.Encoder().encode
 class Link(NamedTuple):
     """One link: what kind of change it proves, when, and the hash that covers all before it.
 
-    `kind` is `beginning`, `batch`, `jobs`, `correction`, `removal`, `erasure` or `purge`; `records`
-    is how many it is about, and in the beginning how many calls stand outside the chain.
+    `kind` is `FIRST`, or one of `STORING`, which add records, or of `EVENTS`, which change what was
+    stored; `records` is how many it is about, and in the first how many calls are outside the log;
+    the note of the first has the same of other tables.
     """
 
     number: int
@@ -65,12 +90,13 @@ def append(
     """
     if "postgresql" in writer.engine.dialect.name:
         cursor.execute(f"SELECT pg_advisory_xact_lock({CHAIN_LOCK})")
-    cursor.execute("SELECT number, hash FROM llm_chain ORDER BY number DESC LIMIT 1")
-    number, previous = cursor.fetchone() or (0, BEGINNING)
+    cursor.execute("SELECT number, hash, at_ms FROM llm_chain ORDER BY number DESC LIMIT 1")
+    number, previous, before_ms = cursor.fetchone() or (0, BEGINNING, 0)
     link = Link(
         number=number + 1,
         kind=kind,
-        at_ms=time.time_ns() // 1_000_000,
+        # Never back, though the clocks of several machines differ: `verify` needs no tolerance.
+        at_ms=max(before_ms, time.time_ns() // 1_000_000),
         records=leaves.size,
         note=msgspec.json.encode(note).decode() if note else "",
         leaves=_encode(leaves),
@@ -82,10 +108,14 @@ def append(
 
 
 def begin_chain(connection: sa.Connection) -> None:
-    """Write the first link, which says how many calls were stored before there was a chain."""
-    calls = connection.exec_driver_sql("SELECT count(*) FROM llm_calls").scalar()
-    now_ms = time.time_ns() // 1_000_000
-    link = Link(1, "beginning", now_ms, int(calls or 0), "", _encode(Leaves()), "")
+    """Write the first entry, which says what was stored before there was a log."""
+    there = {
+        table: int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
+        for table in (LEDGER, *OF_A_PRODUCER)
+    }
+    calls = there.pop(LEDGER)
+    note = msgspec.json.encode(there).decode() if any(there.values()) else ""
+    link = Link(1, FIRST, time.time_ns() // 1_000_000, calls, note, _encode(Leaves()), "")
     names = COLUMNS.split(", ")
     marks = ", ".join(f":{name}" for name in names)
     row = dict(zip(names, link._replace(hash=link.hashed(BEGINNING)), strict=True))
@@ -111,7 +141,7 @@ def rows_of(
 def current_leaves(writer: "Writer", cursor: Any, record_ids: Sequence[str]) -> Leaves:
     """The leaves of these records as they now stand in the database."""
     tables: dict[str, dict[str, list[Any]]] = {record_id: {} for record_id in record_ids}
-    for table in TABLES_OF_A_RECORD:
+    for table in OF_A_CALL:
         prefix = KEPT[table].prefix
         place = KEPT[table].columns.index(KEPT[table].owner)
         for row in rows_of(writer, cursor, table, [prefix + one for one in record_ids]):
@@ -161,6 +191,3 @@ def _read_back(
 
 def _ours(table: str) -> str:
     return " AND source_type = 'trace'" if table == "entity_associations" else ""
-
-
-TABLES_OF_A_RECORD = tuple(t for t in KEPT if not t.startswith(("llm_rec", "llm_prod", "llm_gap")))

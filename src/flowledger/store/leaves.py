@@ -19,7 +19,9 @@ from flowledger.store.rows import COLUMNS, LEDGER
 __all__ = [
     "KEPT",
     "NAMED",
-    "NOTHING",
+    "OF_A_CALL",
+    "OF_A_PRODUCER",
+    "PRESENT",
     "SEPARATOR",
     "Kept",
     "Leaves",
@@ -34,11 +36,23 @@ __all__ = [
 ]
 
 SEPARATOR = "\x1f"
-NOTHING = "\x1e"
+# Before each value, so that NULL, which is the empty text alone, is no text that a cell can have.
+PRESENT = "="
+NEXT = SEPARATOR + PRESENT
 DIGEST_BYTES = 16
 KEY_BYTES = 8
 RECORDS = ("producer_id", "seq", "id", "kind")
 GAPS = ("producer_id", "first_seq", "last_seq", "dropped", "reason")
+
+
+# Rows of jobs that an application may set at any time, and counts that grow.
+REWRITTEN = ("tags", "latest_metrics", "llm_gaps")
+# The column, and its value, by which a row shows that its end is still to be written.
+OPEN: dict[str, tuple[str, Any]] = {
+    "runs": ("status", "RUNNING"),
+    "trace_info": ("status", "IN_PROGRESS"),
+    "spans": ("end_time_unix_nano", None),
+}
 
 
 class Kept(NamedTuple):
@@ -87,19 +101,26 @@ KEPT: dict[str, Kept] = {
     "llm_records": Kept("producer_id", RECORDS, ("seq",)),
     "llm_producers": Kept("id", COLUMNS["llm_producers"]),
     "llm_gaps": Kept("producer_id", GAPS, ("first_seq",)),
+    "llm_rejected": Kept("producer_id", ("producer_id", "seq"), ("seq",)),
 }
-OF_A_CALL = tuple(name for name in KEPT if name not in ("llm_records", "llm_producers", "llm_gaps"))
+# What says which numbers of a process have come: each row of it must be in the log.
+OF_A_PRODUCER = ("llm_records", "llm_producers", "llm_gaps", "llm_rejected")
+OF_A_CALL = tuple(name for name in KEPT if name not in OF_A_PRODUCER)
 # Where people add rows of their own, ours are known by their keys, which few shapes name for all.
 NAMED = tuple(name for name, kept in KEPT.items() if kept.open_to_others and kept.keys[0] == "key")
 
 
 class RowLeaf(msgspec.Struct, frozen=True, array_like=True):
-    """One row of a record that is written more than once, such as a job."""
+    """One row of a record that is written more than once, such as a job.
+
+    `final` says that flowledger never writes the row again, unless an event of the log says so.
+    """
 
     table: str
     owner: str
     key: bytes
     digest: bytes
+    final: bool
 
     def is_of(self, written: tuple[str, tuple[Any, ...]]) -> bool:
         """Whether it is the leaf of that row, told by its table, owner and keys."""
@@ -138,7 +159,7 @@ class Leaves(msgspec.Struct, array_like=True):
 
 
 def cell(value: Any) -> str:
-    """A value as databases write it, too."""
+    """A value that is not NULL as databases write it, too."""
     return value if type(value) is str else _CELLS.get(type(value), str)(value)
 
 
@@ -147,7 +168,6 @@ def _number(value: float) -> str:
 
 
 _CELLS: dict[type, Callable[[Any], str]] = {
-    type(None): lambda value: NOTHING,
     bool: lambda value: "1" if value else "0",
     float: _number,
 }
@@ -192,7 +212,16 @@ def row_leaf(table: str, row: Mapping[str, Any]) -> RowLeaf:
         owner=str(row[kept.owner]).removeprefix(kept.prefix),
         key=key_hash([cell(row[name]) for name in kept.keys]),
         digest=digest_of_record(table, [[row[name] for name in kept.columns]])[1],
+        final=table not in REWRITTEN and not _is_open(table, row),
     )
+
+
+def _is_open(table: str, row: Mapping[str, Any]) -> bool:
+    """Whether the row of a job or span still waits for its end, as `RULES` of `job_rows` has it."""
+    if table not in OPEN:
+        return False
+    column, value = OPEN[table]
+    return bool(row[column] == value)
 
 
 def object_leaf(leaves: Leaves, record_id: str, tables: Mapping[str, Sequence[Any]]) -> None:
@@ -245,7 +274,7 @@ def leaves_of(by_table: Mapping[str, Sequence[tuple[Any, ...]]]) -> Leaves:
 def _read_texts(table: str, rows: list[tuple[Any, ...]]) -> tuple[tuple[str, ...], bytes]:
     """The keys and the digest of texts by key, as `make_rows` orders them; half of all rows."""
     keys = tuple([row[0] for row in rows])
-    text = SEPARATOR.join([f"{key}{SEPARATOR}{value}" for key, value, _ in rows])
+    text = SEPARATOR.join([f"{PRESENT}{key}{NEXT}{value}" for key, value, _ in rows])
     return keys, _digest_of_text(text, len(rows), 2) or _read_any(table, rows)[1]
 
 
@@ -254,7 +283,7 @@ def _read_metrics(table: str, rows: list[tuple[Any, ...]]) -> tuple[tuple[str, .
     keys = tuple([row[0] for row in rows])
     text = SEPARATOR.join(
         [
-            f"{key}{SEPARATOR}{_number(value)}{SEPARATOR}{at}{SEPARATOR}{step}{SEPARATOR}{nan:d}"
+            f"{PRESENT}{key}{NEXT}{_number(value)}{NEXT}{at}{NEXT}{step}{NEXT}{nan:d}"
             for key, value, at, step, nan, _ in rows
         ]
     )
@@ -276,13 +305,16 @@ def _read_any(table: str, rows: list[Any]) -> tuple[tuple[str, ...], bytes]:
     """The keys and the digest of a record's rows, in whatever order they come."""
     place, get = KEPT[table].columns.index(KEPT[table].owner), _CELLS.get
     texts = [
-        [v if type(v) is str else get(type(v), str)(v) for v in (*row[:place], *row[place + 1 :])]
+        [
+            "" if v is None else PRESENT + (v if type(v) is str else get(type(v), str)(v))
+            for v in (*row[:place], *row[place + 1 :])
+        ]
         for row in rows
     ]
     key = _KEY_PLACES[table]
     if len(texts) > 1:
         texts.sort(key=lambda row: (row[key], row))
-    return tuple([row[key] for row in texts]) if table in NAMED else (), digest_of(texts)
+    return tuple([row[key][1:] for row in texts]) if table in NAMED else (), digest_of(texts)
 
 
 _KEY_PLACES = {
