@@ -29,7 +29,7 @@ from flowledger.store.leaves import KEPT, Leaves, leaves_of
 from flowledger.store.partitions import keep_ahead
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
-from flowledger.store.schema import TESTED_REVISIONS, migrate
+from flowledger.store.schema import migrate, refuse_unsupported
 from flowledger.store.signatures import FewVersions
 from flowledger.store.writers import Writer, check_answers, open_writer
 
@@ -56,8 +56,8 @@ _id = re.compile(r"[0-9a-f]{32}")
 
 def open_bulk(
     destination: Destination, through: Callable[[Writer], Writer] = lambda writer: writer
-) -> "BulkSink | None":
-    """The bulk sink for a database, or None when its MLflow revision was never tested with it.
+) -> "BulkSink":
+    """The bulk sink for a database, whose tables are made where there are none.
 
     Args:
         destination: the database and how calls are written to it.
@@ -65,7 +65,7 @@ def open_bulk(
 
     Raises:
         StoreUnavailable: the database does not answer.
-        StoreOutdated: its tables are of a newer flowledger, beside which this one must not write.
+        StoreOutdated: its tables are of a newer flowledger, or of an unsupported MLflow.
         StoreMisconfigured: MLflow itself cannot use the database as it is.
     """
     try:
@@ -73,10 +73,10 @@ def open_bulk(
             writer = open_writer(destination.tracking_uri, _timeouts(destination))
             undo.callback(writer.engine.dispose)
             check_answers(writer.engine)
-            # Makes MLflow's tables where there are none, and refuses those MLflow cannot use.
+            refuse_unsupported(writer.engine)
+            # Makes MLflow's tables where there are none.
             store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
-            if not _is_tested(_revision(writer.engine)):
-                return None
+            refuse_unsupported(writer.engine)
             migrate(writer.engine)
             _spare_the_garbage_collector()
             undo.pop_all()
@@ -85,19 +85,6 @@ def open_bulk(
     except (sa.exc.SQLAlchemyError, OSError) as exc:
         raise _of_database(exc) from exc
     return BulkSink(through(writer), store, destination.store_as)
-
-
-def _is_tested(revision: str | None) -> bool:
-    if revision in TESTED_REVISIONS:
-        return True
-    logs.warn(
-        "store",
-        "the database is at MLflow revision %s, which flowledger was not tested with (it was with"
-        " %s): calls go through MLflow's public API, slower",
-        revision,
-        ", ".join(TESTED_REVISIONS),
-    )
-    return False
 
 
 class BulkSink:
@@ -421,13 +408,6 @@ def _spare_the_garbage_collector() -> None:
     """MLflow leaves hundreds of thousands of objects that stay, and are not walked any more."""
     gc.collect()
     gc.freeze()
-
-
-def _revision(engine: sa.Engine) -> str | None:
-    if not sa.inspect(engine).has_table("alembic_version"):
-        return None
-    with engine.connect() as connection:
-        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def _is_about_experiments(exc: Exception) -> bool:
