@@ -4,6 +4,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -260,6 +262,19 @@ def test_a_database_that_another_mlflow_upgraded_takes_no_calls_and_no_runs_with
     with pytest.raises(StoreOutdated, match=re.escape(ADVICE)):
         open_sink(destination(database_uri))
     assert [1, 1] == [len(rows_of(database_uri, f"SELECT * FROM {t}")) for t in ("runs", LEDGER)]
+
+
+def test_an_mlflow_of_an_unsupported_revision_makes_no_database(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    code = (
+        "import sys; from flowledger.store import open_sink, schema; from flowledger.config import"
+        " Destination; schema.TESTED_REVISIONS.clear(); open_sink(Destination(tracking_uri="
+        "sys.argv[1], artifact_root='/nonexistent', store_as='run'))"
+    )
+    command = [sys.executable, "-c", code, uri]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "StoreOutdated: the database is at MLflow revision" in ran.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_database_file_that_was_deleted_or_replaced_is_an_outage(

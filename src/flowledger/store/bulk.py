@@ -26,6 +26,7 @@ from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
 from flowledger.store.job_writing import end_jobs, experiments_of, write_pieces
 from flowledger.store.leaves import KEPT, Leaves, leaves_of
+from flowledger.store.new_sqlite import make_database
 from flowledger.store.partitions import keep_ahead
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
@@ -70,11 +71,12 @@ def open_bulk(
     """
     try:
         with ExitStack() as undo:
+            make_database(destination.tracking_uri, lambda uri: _make_tables(uri, destination))
             writer = open_writer(destination.tracking_uri, _timeouts(destination))
             undo.callback(writer.engine.dispose)
             check_answers(writer.engine)
             refuse_unsupported(writer.engine)
-            # Makes MLflow's tables where there are none.
+            # Makes MLflow's tables in PostgreSQL where there are none.
             store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
             refuse_unsupported(writer.engine)
             migrate(writer.engine)
@@ -85,6 +87,13 @@ def open_bulk(
     except (sa.exc.SQLAlchemyError, OSError) as exc:
         raise _of_database(exc) from exc
     return BulkSink(through(writer), store, destination.store_as)
+
+
+def _make_tables(uri: str, destination: Destination) -> None:
+    """Make MLflow's tables in a new database; nothing of it stays open."""
+    engine = SqlAlchemyStore(uri, destination.artifact_root).engine
+    refuse_unsupported(engine)
+    engine.dispose()
 
 
 class BulkSink:
