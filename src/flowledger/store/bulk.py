@@ -29,6 +29,7 @@ from flowledger.store.leaves import KEPT, Leaves, leaves_of
 from flowledger.store.new_sqlite import make_database
 from flowledger.store.partitions import keep_ahead
 from flowledger.store.rollup import add_calls
+from flowledger.store.rollup_queue import queue_rebuilds
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import migrate, refuse_unsupported
 from flowledger.store.signatures import FewVersions
@@ -177,6 +178,7 @@ class BulkSink:
             with self._writer.transaction() as cursor:
                 days = remove_rows(self._writer, cursor, [call.id])
                 self._insert(cursor, rows)
+                queue_rebuilds(self._writer, cursor, [f"tr-{call.id}"])
                 sum_again(cursor, days)
                 chain.append(self._writer, cursor, "correction", leaves_of(rows))
 
@@ -237,10 +239,13 @@ class BulkSink:
                 new = [e for e in entries if e.call.id not in known]
                 rows = make_rows(new, self._experiments, self._store_as).by_table
             self._insert(cursor, rows)
-            traces = "trace" in self._store_as
+            traced = "trace" in self._store_as
             written = write_pieces(
-                self._writer, cursor, new, pieces, self._experiments, traces=traces
+                self._writer, cursor, new, pieces, self._experiments, traces=traced
             )
+            changed = [key[0] for table, key in written if table in ("trace_info", "spans")]
+            traces = [f"tr-{e.call.id}" for e in new] if traced else []
+            queue_rebuilds(self._writer, cursor, [*traces, *changed])
             for table, told in (("llm_producers", producers), ("llm_gaps", gaps)):
                 written += self._write_told(cursor, table, told)
             if rows[LEDGER]:
