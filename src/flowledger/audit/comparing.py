@@ -6,6 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from flowledger.audit.archived import ARCHIVED_TABLES, Archived
 from flowledger.audit.texts import texts_between
 from flowledger.store.chain import TABLES_OF_A_RECORD, rows_of
 from flowledger.store.leaves import (
@@ -35,10 +36,14 @@ class Difference(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What a comparison found; `added` counts rows that others added by MLflow's own means."""
+    """What a comparison found; `added` counts rows that others added by MLflow's own means.
+
+    `unproven` are traces that MLflow archived where their spans can no longer be read.
+    """
 
     differences: list[Difference]
     added: Counter[str]
+    unproven: set[str]
 
 
 def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected]) -> Compared:
@@ -48,7 +53,7 @@ def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected
         writer, cursor: the database.
         expected: by record: hashes of keys and digest by table; none for one that must be gone.
     """
-    found = Compared([], Counter())
+    found = Compared([], Counter(), set())
     ids = sorted(expected)
     for start in range(0, len(ids), AT_ONCE):
         some = ids[start : start + AT_ONCE]
@@ -60,25 +65,38 @@ def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected
     return found
 
 
-def compare_rows(writer: Writer, cursor: Any, expected: Iterable[RowLeaf]) -> list[Difference]:
+def compare_rows(writer: Writer, cursor: Any, expected: Iterable[RowLeaf]) -> Compared:
     """Compare single rows with their leaves."""
-    differences = []
+    found = Compared([], Counter(), set())
     ordered = sorted(expected, key=lambda leaf: (leaf.table, leaf.owner))
     for table, leaves in groupby(ordered, key=lambda leaf: leaf.table):
         wanted = {(leaf.owner, leaf.key): leaf.digest for leaf in leaves}
         kept = KEPT[table]
         owners = sorted({kept.prefix + owner for owner, _ in wanted})
+        archived = _archived(writer, cursor, table, owners)
         there: dict[tuple[str, bytes], bytes] = {}
         for row in rows_of(writer, cursor, table, owners):
             named = dict(zip(kept.columns, row, strict=True))
             key = key_hash([cell(named[name]) for name in kept.keys])
             owner = str(named[kept.owner]).removeprefix(kept.prefix)
             there[owner, key] = digest_of_record(table, [row])[1]
+            trace = kept.prefix + owner
+            if there[owner, key] != wanted.get((owner, key)) and trace in archived.locations:
+                stored = archived.as_stored(table, trace, [row])
+                if stored is None:
+                    found.unproven.add(owner)
+                    wanted.pop((owner, key), None)
+                else:
+                    there[owner, key] = digest_of_record(table, stored)[1]
         for (owner, key), digest in wanted.items():
             if there.get((owner, key)) != digest:
                 what = "changed" if (owner, key) in there else "removed"
-                differences.append(Difference(what, table, owner))
-    return differences
+                found.differences.append(Difference(what, table, owner))
+    return found
+
+
+def _archived(writer: Writer, cursor: Any, table: str, owners: Sequence[str]) -> Archived:
+    return Archived(writer, cursor, owners if table in ARCHIVED_TABLES else ())
 
 
 def _suspects(
@@ -121,9 +139,17 @@ def _look_closer(
         owner.removeprefix(kept.prefix): list(some)
         for owner, some in groupby(rows, itemgetter(place))
     }
+    archived = _archived(writer, cursor, table, owners)
     for record_id in suspects:
         keys, digest = expected[record_id].get(table, (b"", b""))
-        what, others = judged(table, record_id, there.get(record_id, []), keys, digest)
+        rows = there.get(record_id, [])
+        what, others = judged(table, record_id, rows, keys, digest)
+        if what == "changed" and (trace := kept.prefix + record_id) in archived.locations:
+            stored = archived.as_stored(table, trace, rows)
+            if stored is None:
+                found.unproven.add(record_id)
+                continue
+            what, others = judged(table, record_id, stored, keys, digest)
         if others:
             found.added[table] += others
         if what:

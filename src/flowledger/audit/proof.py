@@ -51,7 +51,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
     `differences` are those it names, the oldest record first, of `different` in all. `outside`
     counts calls from before there was a chain. `added_by_others` counts rows, by table, that MLflow
-    lets people add. `anchored` says whether the head that was asked for is in the chain.
+    lets people add. `archived_not_proven` counts traces archived by MLflow whose spans can no
+    longer be read. `anchored` says whether the head that was asked for is in the chain.
     """
 
     intact: bool
@@ -63,6 +64,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     differences: list[Difference]
     different: int
     added_by_others: dict[str, int]
+    archived_not_proven: int
     events: list[Event]
     anchored: bool | None
     seconds: float
@@ -91,6 +93,7 @@ class _Portion(NamedTuple):
     calls: list[bytes]
     differences: list[Difference]
     added: Counter[str]
+    unproven: set[str]
 
 
 def verify(
@@ -120,7 +123,9 @@ def verify(
         cursor.connection.rollback()
         portions = _compare_all(tracking_uri, chain, processes, progress)
         differences = [*chain.differences, *(d for p in portions for d in p.differences)]
-        differences += compare_rows(writer, cursor, chain.rows)
+        single = compare_rows(writer, cursor, chain.rows)
+        differences += single.differences
+        unproven = single.unproven.union(*(portion.unproven for portion in portions))
         proven = [one for portion in portions for one in portion.calls]
         gone = sum(d.table == LEDGER and d.what == "removed" for d in differences)
         outside = max(0, there - len(proven) + gone)
@@ -144,6 +149,7 @@ def verify(
         differences=differences[:MOST_NAMED],
         different=len(differences),
         added_by_others=dict(added),
+        archived_not_proven=len(unproven),
         events=chain.events,
         anchored=anchored,
         seconds=time.monotonic() - started,
@@ -320,7 +326,7 @@ def _compare_links(
                     expected[record_id.hex()] = {} if gone else of_tables
         found = compare_records(writer, cursor, expected)
     calls = [bytes.fromhex(one) for one, tables in expected.items() if LEDGER in tables]
-    return _Portion(calls, found.differences, found.added)
+    return _Portion(calls, found.differences, found.added, found.unproven)
 
 
 def _swept(swept: list[tuple[int, Leaves]], record_id: bytes, since: int = 0) -> bool:
