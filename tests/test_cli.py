@@ -22,6 +22,7 @@ from flowledger.journal import Writer
 from flowledger.records import Call, Outcome, Producer, ToolCall, encode
 from flowledger.store import open_sink
 from tests.calls import a_call
+from tests.test_store import ADVICE, UPGRADED, change
 
 PROCESS = "0" * 32
 
@@ -254,6 +255,18 @@ def test_the_doctor_finds_a_healthy_store_well(sqlite_uri: str, tmp_path: Path) 
     assert "(tested with this flowledger)" in done.stdout
     assert f"{sqlite_uri}  (FLOWLEDGER_TRACKING_URI)" in done.stdout
     assert done.stdout.isascii()
+
+
+def test_the_doctor_says_what_to_do_about_a_database_of_another_mlflow(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    store(sqlite_uri, a_call())
+    change(sqlite_uri, UPGRADED)
+    done = run("doctor", folder=tmp_path, FLOWLEDGER_TRACKING_URI=sqlite_uri)
+    what, _, do = ADVICE.partition(". ")
+    shown = " ".join(done.stdout.split())
+    assert (1, True, True) == (done.returncode, f"1. {what}" in shown, do in shown)
+    assert "f4a9b2c7d1e6 (not supported by this flowledger)" in done.stdout
 
 
 def test_the_doctor_finds_a_host_nobody_used_well(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from flowledger.audit.erasure import count, erase, purge
 from flowledger.audit.proof import verify
 from flowledger.config import Destination
+from flowledger.errors import NotFound
 from flowledger.records import (
     Actor,
     Artifact,
@@ -271,3 +272,36 @@ def test_what_is_said_of_an_erasure_names_nobody(database_uri: str, tmp_path: Pa
     erase(database_uri, USER, by="dpo", reason="request 12", vacuum=False)
     row = "SELECT kind || done_by || reason || subject || salt FROM llm_erasures"
     assert "erasedporequest 12" == scalar(database_uri, row)
+
+
+@pytest.mark.parametrize("work", ["erase", "purge"])
+def test_where_there_is_no_ledger_nothing_is_erased_and_no_table_is_made(
+    database_uri: str, work: str
+) -> None:
+    before = tables_of(database_uri)
+    with pytest.raises(NotFound, match="no evidence is kept in this database yet"):
+        take_out(work, database_uri)
+    assert before == tables_of(database_uri)
+
+
+@pytest.mark.parametrize("work", ["erase", "purge"])
+def test_where_there_is_no_database_nothing_is_erased_and_none_is_made(
+    tmp_path: Path, work: str
+) -> None:
+    with pytest.raises(NotFound, match="there is no database"):
+        take_out(work, f"sqlite:///{tmp_path / 'none.db'}")
+    assert [] == list(tmp_path.iterdir())
+
+
+def take_out(work: str, uri: str) -> None:
+    if work == "erase":
+        erase(uri, USER, by="dpo", reason="art. 17")
+    else:
+        purge(uri, NOW_NS // 10**6, by="dpo", reason="retention")
+
+
+def tables_of(uri: str) -> list[str]:
+    engine = sa.create_engine(uri)
+    found = sorted(sa.inspect(engine).get_table_names())
+    engine.dispose()
+    return found

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from flowledger.records import Call
+from flowledger.store.rows import LEDGER
 from tests.calls import a_call
 from tests.conftest import _make_tables
 from tests.server_client import Postgres, Server, running
+from tests.test_store import ADVICE, UPGRADED, change, rows_of
 
 READY = "/api/flowledger/v1/ready"
 HEALTH = "/api/flowledger/v1/health"
@@ -101,6 +103,19 @@ def test_a_database_that_is_away_is_answered_with_503_and_taken_up_again_by_itse
     until_stored(server, batch)
     assert once(2) == server.stored(batch)
     assert 200 == server.get(READY).status
+
+
+def test_a_database_that_another_mlflow_upgraded_is_answered_with_503_and_what_to_do(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    with running(sqlite_uri, tmp_path, workers=1) as server:
+        until_stored(server, [a_call()])
+        change(sqlite_uri, UPGRADED)
+        answers = [server.post_calls([a_call()]), server.get(READY)]
+        assert [503, 503] == [answer.status for answer in answers]
+        told = [answer.json()["detail"] for answer in answers]
+        assert [f"{ADVICE}: keep the batch and send it again", f"not ready: {ADVICE}"] == told
+    assert [1, 1] == [len(rows_of(sqlite_uri, f"SELECT * FROM {t}")) for t in ("runs", LEDGER)]
 
 
 @pytest.fixture(scope="module")

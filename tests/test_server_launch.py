@@ -90,7 +90,7 @@ def test_a_port_that_is_taken_is_told_in_one_sentence(place: Path) -> None:
     assert f"cannot listen on port {port} of 127.0.0.1 (Address already in use)" in sentence
 
 
-def test_a_database_that_mlflow_refuses_is_told_in_mlflows_words(
+def test_a_database_of_another_mlflow_is_told_before_the_server_starts(
     place: Path, empty_sqlite: Path
 ) -> None:
     import sqlite3

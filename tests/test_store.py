@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,14 +28,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from flowledger.config import Destination
-from flowledger.errors import StoreMisconfigured, StoreUnavailable
+from flowledger.errors import StoreMisconfigured, StoreOutdated, StoreUnavailable
 from flowledger.records import Actor, Call, Gap, Outcome, Producer, Usage, encode, new_id
 from flowledger.store import Sink, open_sink
 from flowledger.store.bulk import BulkSink
 from flowledger.store.entries import entry
 from flowledger.store.http import HttpSink
 from flowledger.store.plain import PlainSink
-from flowledger.store.rows import COLUMNS
+from flowledger.store.rows import COLUMNS, LEDGER
 from flowledger.store.schema import migrations
 from flowledger.testing import MemorySink
 from tests.calls import a_call, any_call
@@ -239,21 +242,39 @@ def test_tokens_that_nobody_reported_are_counted_and_say_so(database_uri: str) -
     assert 0 < row["input_tokens"] < 30
 
 
-def test_a_database_at_a_revision_never_tested_is_written_through_the_public_api(
-    sqlite_uri: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+UPGRADED = "UPDATE alembic_version SET version_num = 'f4a9b2c7d1e6'"  # by MLflow 3.18
+ADVICE = (
+    "the database is at MLflow revision f4a9b2c7d1e6, and this flowledger supports dc11669786a5 of"
+    " MLflow 3.17.2: calls wait. If its MLflow is older, back it up and run `mlflow db upgrade`; if"
+    " it is newer, upgrade flowledger"
+)
+
+
+def test_a_database_that_another_mlflow_upgraded_takes_no_calls_and_no_runs_without_them(
+    database_uri: str,
 ) -> None:
-    monkeypatch.setattr("flowledger.store.bulk.TESTED_REVISIONS", {"0123": "MLflow 2"})
-    sink = open_sink(destination(sqlite_uri))
-    assert isinstance(sink, PlainSink)
-    assert "was not tested with" in caplog.text
-    assert sink.write([encode(a_call())]) == []
-    assert len(rows_of(sqlite_uri, "SELECT * FROM runs")) == 1
+    sink = open_bulk_sink(database_uri)
+    sink.write([encode(a_call())])
+    change(database_uri, UPGRADED)
+    with pytest.raises(StoreOutdated, match=re.escape(ADVICE)):
+        sink.write([encode(a_call())])
+    sink.close()
+    with pytest.raises(StoreOutdated, match=re.escape(ADVICE)):
+        open_sink(destination(database_uri))
+    assert [1, 1] == [len(rows_of(database_uri, f"SELECT * FROM {t}")) for t in ("runs", LEDGER)]
 
 
-def test_a_database_that_mlflow_itself_refuses_is_told_in_mlflows_words(sqlite_uri: str) -> None:
-    change(sqlite_uri, "UPDATE alembic_version SET version_num = '5b0e9adcef9c'")
-    with pytest.raises(StoreMisconfigured, match="mlflow db upgrade"):
-        open_sink(destination(sqlite_uri))
+def test_an_mlflow_of_an_unsupported_revision_makes_no_database(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    code = (
+        "import sys; from flowledger.store import open_sink, schema; from flowledger.config import"
+        " Destination; schema.TESTED_REVISIONS.clear(); open_sink(Destination(tracking_uri="
+        "sys.argv[1], artifact_root='/nonexistent', store_as='run'))"
+    )
+    command = [sys.executable, "-c", code, uri]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "StoreOutdated: the database is at MLflow revision" in ran.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_database_file_that_was_deleted_or_replaced_is_an_outage(

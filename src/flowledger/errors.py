@@ -6,7 +6,7 @@
     |-- JournalError            the journal folder cannot be used
     |-- StoreError              the store did not take a batch
     |   |-- StoreUnavailable    for now: the same batch is delivered again later
-    |   |   `-- StoreOutdated     until this process is replaced by one of a newer flowledger
+    |   |   `-- StoreOutdated     until flowledger or the database is upgraded to fit the other
     |   `-- StoreMisconfigured  until somebody changes something; the message says what
     |-- NotFound                nothing is stored under that id
     |-- QuestionError           a question cannot be asked like that; the message says how
@@ -74,7 +74,7 @@ class StoreUnavailable(StoreError):
 
 
 class StoreOutdated(StoreUnavailable):
-    """The store is of a newer flowledger, and takes calls from one of those only."""
+    """The store's tables are of a version that this flowledger must not write to."""
 
 
 class StoreMisconfigured(StoreError):

@@ -40,7 +40,6 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
 """
-TESTED_WITH_NONE = "import flowledger.store.schema as s; s.TESTED_REVISIONS.clear()"
 
 
 def assert_goes_on(
@@ -147,7 +146,7 @@ def test_a_collector_without_mlflow_says_so_and_keeps_the_calls(
     Ledger(sqlite_uri).wait_for_once(100, host)
 
 
-def test_a_database_that_mlflow_cannot_use_is_named_and_the_calls_are_kept(
+def test_a_database_of_another_mlflow_is_named_and_takes_the_calls_once_it_is_supported(
     host: Host, sqlite_uri: str
 ) -> None:
     engine = sa.create_engine(sqlite_uri)
@@ -156,26 +155,12 @@ def test_a_database_that_mlflow_cannot_use_is_named_and_the_calls_are_kept(
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     application = host.start(sqlite_uri)
     assert_unharmed(application.ask("calls", count=100))
-    assert "found version ffffffffffff" in the_warning(host)
+    assert "the database is at MLflow revision ffffffffffff" in the_warning(host)
     with engine.begin() as connection:
         connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{ours}'")
     engine.dispose()
     assert application.ask("flush")
     Ledger(sqlite_uri).wait_for_once(100, host)
-
-
-def test_a_database_of_an_untested_revision_is_named_and_written_through_the_public_api(
-    host: Host, sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(TESTED_WITH_NONE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    application = host.start(sqlite_uri)
-    assert_unharmed(application.ask("calls", count=20))
-    assert "which flowledger was not tested with" in the_warning(host)
-    assert application.ask("flush")
-    ledger = Ledger(sqlite_uri)
-    tables = ("runs", "trace_info", "llm_calls")
-    assert [20, 20, 0] == [ledger.count(table) for table in tables]
 
 
 def the_warning(host: Host) -> str:

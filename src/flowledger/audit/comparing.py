@@ -6,6 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from flowledger.audit.archived import ARCHIVED_TABLES, Archived
 from flowledger.audit.texts import texts_between
 from flowledger.store.chain import rows_of
 from flowledger.store.leaves import (
@@ -38,10 +39,14 @@ class Difference(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What a comparison found; `added` counts rows that others added by MLflow's own means."""
+    """What a comparison found; `added` counts rows that others added by MLflow's own means.
+
+    `unproven` are traces that MLflow archived where their spans can no longer be read.
+    """
 
     differences: list[Difference]
     added: Counter[str]
+    unproven: set[str]
 
 
 def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected]) -> Compared:
@@ -51,7 +56,7 @@ def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected
         writer, cursor: the database.
         expected: by record: hashes of keys and digest by table; none for one that must be gone.
     """
-    found = Compared([], Counter())
+    found = Compared([], Counter(), set())
     ids = sorted(expected)
     for start in range(0, len(ids), AT_ONCE):
         some = ids[start : start + AT_ONCE]
@@ -65,7 +70,7 @@ def compare_records(writer: Writer, cursor: Any, expected: Mapping[str, Expected
 
 def compare_rows(
     writer: Writer, cursor: Any, expected: Iterable[RowLeaf], outside: Mapping[str, int]
-) -> list[Difference]:
+) -> Compared:
     """Compare single rows with their leaves; rows of processes that have none were added.
 
     Args:
@@ -73,38 +78,57 @@ def compare_rows(
         expected: the leaves.
         outside: how many rows of a table are older than the log.
     """
-    differences = []
+    found = Compared([], Counter(), set())
     wanted: dict[str, dict[tuple[str, bytes], bytes]] = {table: {} for table in OF_A_PRODUCER}
     for leaf in expected:
         wanted.setdefault(leaf.table, {})[leaf.owner, leaf.key] = leaf.digest
     for table, digests in sorted(wanted.items()):
-        there = _stored_rows(writer, cursor, table, {owner for owner, _ in digests})
+        there = _stored_rows(writer, cursor, table, digests, found.unproven)
         for key, digest in digests.items():
             if there.get(key) != digest:
                 what = "changed" if key in there else "removed"
-                differences.append(Difference(what, table, key[0]))
+                found.differences.append(Difference(what, table, key[0]))
         unknown = [owner for owner, key in there if (owner, key) not in digests]
         if table in OF_A_PRODUCER and len(unknown) > outside.get(table, 0):
-            differences += [Difference("added", table, one) for one in dict.fromkeys(unknown)]
-    return differences
+            found.differences += [Difference("added", table, one) for one in dict.fromkeys(unknown)]
+    return found
+
+
+def _archived(writer: Writer, cursor: Any, table: str, owners: Sequence[str]) -> Archived:
+    return Archived(writer, cursor, owners if table in ARCHIVED_TABLES else ())
 
 
 def _stored_rows(
-    writer: Writer, cursor: Any, table: str, owners: set[str]
+    writer: Writer,
+    cursor: Any,
+    table: str,
+    wanted: Mapping[tuple[str, bytes], bytes],
+    unproven: set[str],
 ) -> dict[tuple[str, bytes], bytes]:
     """The digests of rows by owner and key: of all where nobody else may add any."""
     kept = KEPT[table]
+    owners = sorted({kept.prefix + owner for owner, _ in wanted})
     if table in OF_A_PRODUCER:
         cursor.execute(f"SELECT {', '.join(kept.columns)} FROM {table}")
         rows: Iterable[Any] = cursor
     else:
-        rows = rows_of(writer, cursor, table, sorted(kept.prefix + owner for owner in owners))
+        rows = rows_of(writer, cursor, table, owners)
+    archived = _archived(writer, cursor, table, owners)
     there: dict[tuple[str, bytes], bytes] = {}
     for row in rows:
         named = dict(zip(kept.columns, row, strict=True))
         key = key_hash([cell(named[name]) for name in kept.keys])
         owner = str(named[kept.owner]).removeprefix(kept.prefix)
-        there[owner, key] = digest_of_record(table, [row])[1]
+        digest = digest_of_record(table, [row])[1]
+        trace = kept.prefix + owner
+        if digest != wanted.get((owner, key)) and trace in archived.locations:
+            stored = archived.as_stored(table, trace, [row])
+            if stored is None:
+                unproven.add(owner)  # and what cannot be read is no difference
+                digest = wanted.get((owner, key), digest)
+            else:
+                digest = digest_of_record(table, stored)[1]
+        there[owner, key] = digest
     return there
 
 
@@ -148,9 +172,17 @@ def _look_closer(
         owner.removeprefix(kept.prefix): list(some)
         for owner, some in groupby(rows, itemgetter(place))
     }
+    archived = _archived(writer, cursor, table, owners)
     for record_id in suspects:
         keys, digest = expected[record_id].get(table, (b"", b""))
-        what, others = judged(table, record_id, there.get(record_id, []), keys, digest)
+        rows = there.get(record_id, [])
+        what, others = judged(table, record_id, rows, keys, digest)
+        if what == "changed" and (trace := kept.prefix + record_id) in archived.locations:
+            stored = archived.as_stored(table, trace, rows)
+            if stored is None:
+                found.unproven.add(record_id)
+                continue
+            what, others = judged(table, record_id, stored, keys, digest)
         if others:
             found.added[table] += others
         if what:

@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 
 from flowledger.audit import months
+from flowledger.audit.archived import Archived, scrub_archive
 from flowledger.audit.files import ArtifactFiles
 from flowledger.audit.proof import open_proven
-from flowledger.audit.scrubbing import Renaming, scrub
+from flowledger.audit.scrubbing import Renaming, archived_around, scrub, without_texts
 from flowledger.errors import StoreUnavailable
 from flowledger.records import new_id
 from flowledger.store import chain
@@ -64,7 +65,8 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
-    """What was taken out: `unreached` are folders of artifacts that could not be deleted.
+    """What was taken out: `unreached` are folders of artifacts and archived traces that could not
+    be deleted or changed, with the reasons.
 
     `named_after` are experiments whose names hold the user's id; rename them in MLflow.
     """
@@ -306,7 +308,7 @@ class _Work:
         progress: Progress,
     ) -> None:
         after = ""
-        while ids := self._portion(wanted, query, after):
+        while ids := self._portion(wanted, query, after, renaming):
             self._take_out(name, ids, renaming, wanted.everything)
             after = ids[-1]
             self._done += len(ids)
@@ -329,29 +331,39 @@ class _Work:
         return leaves.size
 
     def _portion(
-        self, wanted: _Wanted, query: tuple[str, tuple[Any, ...]], after: str
+        self,
+        wanted: _Wanted,
+        query: tuple[str, tuple[Any, ...]],
+        after: str,
+        renaming: Renaming | None,
     ) -> list[str]:
         with self._writer.transaction() as cursor:
             ids = wanted.portion(cursor, query, after)
+            if not ids:
+                return []
             folders = self._folders(cursor, ids)
-        self._files.delete(folders)  # before the rows, which say where they are
+            own = Archived(self._writer, cursor, [f"tr-{one}" for one in ids]).locations
+            around = archived_around(self._writer, cursor, ids)
+        # Before the rows, which say where they are.
+        self._files.delete(folders)
+        self._files.delete(list(own.values()), is_there=True)
+        for uri, spans in around.items():
+            with self._files.reaching(uri):
+                scrub_archive(uri, spans, lambda text: without_texts(text, renaming))
         return ids
 
     def _folders(self, cursor: Any, ids: Sequence[str]) -> list[str]:
-        found: list[str] = []
-        if ids:
-            self._writer.among(
-                cursor, "SELECT artifact_uri FROM runs WHERE run_uuid IN ({ids})", list(ids)
-            )
-            found += [str(row[0]) for row in cursor.fetchall() if row[0]]
-            self._writer.among(
-                cursor,
-                "SELECT value FROM trace_tags WHERE key = 'mlflow.artifactLocation'"
-                " AND request_id IN ({ids})",
-                [f"tr-{one}" for one in ids],
-            )
-            found += [str(row[0]) for row in cursor.fetchall() if row[0]]
-        return found
+        self._writer.among(
+            cursor, "SELECT artifact_uri FROM runs WHERE run_uuid IN ({ids})", list(ids)
+        )
+        found = [str(row[0]) for row in cursor.fetchall() if row[0]]
+        self._writer.among(
+            cursor,
+            "SELECT value FROM trace_tags WHERE key = 'mlflow.artifactLocation'"
+            " AND request_id IN ({ids})",
+            [f"tr-{one}" for one in ids],
+        )
+        return found + [str(row[0]) for row in cursor.fetchall() if row[0]]
 
     def _take_out(
         self, name: str, ids: Sequence[str], renaming: Renaming | None, everything: bool

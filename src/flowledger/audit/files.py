@@ -3,8 +3,8 @@
 import base64
 import os
 import shutil
-from collections.abc import Callable, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,22 +45,34 @@ class ArtifactFiles:
         self.unreached: dict[str, str] = {}
         self._there: dict[str, set[str]] = {}
 
-    def delete(self, folders: Sequence[str]) -> None:
-        """Delete folders, given as MLflow names them; those that are not there are passed over."""
+    def delete(self, folders: Sequence[str], *, is_there: bool = False) -> None:
+        """Delete folders, given as MLflow names them; those that are not there are passed over.
+
+        Args:
+            folders: of artifacts, each in a folder of its record.
+            is_there: whether what they are in must be there: the archive may not be mounted here.
+        """
         for folder in folders:
             record_folder = folder.removesuffix("/artifacts")
             root, _, name = record_folder.rpartition("/")
-            try:
-                self._delete(root, name)
-            except Exception as exc:  # noqa: BLE001 - every kind of store has errors of its own
-                self.unreached[root] = f"{type(exc).__name__}: {exc}"[:SHOWN_ROOT]
+            with self.reaching(root):
+                if root not in self.unreached and name:
+                    self._delete(root, name, is_there)
 
-    def _delete(self, root: str, name: str) -> None:
-        if root in self.unreached or not name:
-            return
+    @contextmanager
+    def reaching(self, root: str) -> Iterator[None]:
+        """Note in `unreached` what is raised in the block."""
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - every kind of store has errors of its own
+            self.unreached[root] = f"{type(exc).__name__}: {exc}"[:SHOWN_ROOT]
+
+    def _delete(self, root: str, name: str, is_there: bool) -> None:
         path = _local(root)
         if path is not None:
             folder = path / name
+            if is_there and not path.is_dir():
+                raise FileNotFoundError("there is no such folder on this host")
             if folder.is_dir():
                 shutil.rmtree(folder)
                 self.deleted += 1

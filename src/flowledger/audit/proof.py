@@ -40,7 +40,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
     `differences` are those it names, the oldest record first, of `different` in all. `outside`
     counts calls from before there was a chain. `added_by_others` counts rows, by table, that MLflow
-    lets people add. `anchored` says whether the head that was asked for is in the chain. `intact`
+    lets people add. `archived_not_proven` counts traces archived by MLflow whose spans can no
+    longer be read. `anchored` says whether the head that was asked for is in the chain. `intact`
     also needs every event since that head to be allowed.
     """
 
@@ -53,6 +54,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     differences: list[Difference]
     different: int
     added_by_others: dict[str, int]
+    archived_not_proven: int
     events: list[Event]
     anchored: bool | None
     seconds: float
@@ -64,6 +66,7 @@ class _Portion(NamedTuple):
     calls: int
     differences: list[Difference]
     added: Counter[str]
+    unproven: set[str]
 
 
 def verify(
@@ -102,7 +105,9 @@ def verify(
         walk.read(cursor)
         compared = _compare_again(writer, cursor, walk.state, sizes, compared)
         rows = list(walk.state.rows())
-        compared += compare_rows(writer, cursor, rows, walk.state.outside)
+        single = compare_rows(writer, cursor, rows, walk.state.outside)
+        unproven = single.unproven.union(*(portion.unproven for portion in portions))
+        compared += single.differences
         compared += _numbered_twice(cursor)
         gone = sum(d.table == LEDGER and d.what == "removed" for d in compared)
         added_calls, outside = _added(cursor, walk, calls - gone)
@@ -124,6 +129,7 @@ def verify(
         differences=differences[:MOST_NAMED],
         different=len(differences),
         added_by_others=dict(added),
+        archived_not_proven=len(unproven),
         events=events,
         anchored=anchored,
         seconds=time.monotonic() - started,
@@ -275,7 +281,7 @@ def _compare_links(
                     expected.setdefault(record_id.hex(), {} if gone else of_tables)
         found = compare_records(writer, cursor, expected)
     calls = sum(LEDGER in of_tables for of_tables in expected.values())
-    return _Portion(calls, found.differences, found.added)
+    return _Portion(calls, found.differences, found.added, found.unproven)
 
 
 def _stated_by(link: Link) -> Iterator[tuple[bytes, dict[str, tuple[bytes, bytes]]]]:

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from flowledger.audit.archived import ARCHIVE_LOCATION, Archived
 from flowledger.store.chain import current_leaves, row_leaves
 from flowledger.store.leaves import Leaves
+from flowledger.store.rollup_queue import queue_rebuilds
 from flowledger.store.writers import Writer
 
-__all__ = ["Renaming", "scrub"]
+__all__ = ["Renaming", "archived_around", "scrub", "without_texts"]
 
 IDENTITY = ("user_id", "session_id")
 FACT_PARAMS = (
@@ -31,7 +33,10 @@ FACT_METRICS = (
     *("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "cost_usd"),
     *("reasoning_tokens", "latency_ms", "time_to_first_token_ms", "success", "latency_seconds"),
 )
-FACT_TRACE_TAGS = ("mlflow.artifactLocation", "mlflow.trace.spansLocation", "feature")
+FACT_TRACE_TAGS = (
+    *("mlflow.artifactLocation", "mlflow.trace.spansLocation", "feature"),
+    ARCHIVE_LOCATION,  # MLflow cannot read the trace without it
+)
 FACT_METADATA = (
     *("mlflow.trace_schema.version", "mlflow.trace.infoFinalized", "mlflow.sourceRun"),
     "mlflow.trace.user",
@@ -88,6 +93,23 @@ def scrub(writer: Writer, cursor: Any, ids: Sequence[str], renaming: Renaming | 
     return leaves
 
 
+def archived_around(writer: Writer, cursor: Any, ids: Sequence[str]) -> dict[str, set[str]]:
+    """Return the spans that these calls have in archived traces of jobs around them.
+
+    Args:
+        writer, cursor, ids: as for `scrub`.
+
+    Returns:
+        Ids of spans by the URI of the archive.
+    """
+    spans: dict[str, set[str]] = {}
+    for trace, span, content in _Scrubbing(writer, cursor, ids, None).spans_of_jobs():
+        if not content:
+            spans.setdefault(trace, set()).add(span)
+    locations = Archived(writer, cursor, sorted(spans)).locations
+    return {uri: spans[trace] for trace, uri in locations.items()}
+
+
 class _Scrubbing:
     """One portion of records on its way out."""
 
@@ -129,6 +151,7 @@ class _Scrubbing:
             " client_request_id = NULL WHERE request_id IN ({ids})",
             self._traces,
         )
+        queue_rebuilds(self._writer, self._cursor, self._traces)  # of what assessments came to
         self._run("DELETE FROM assessments WHERE trace_id IN ({ids})", self._traces)
         self._run("DELETE FROM assessments WHERE run_id IN ({ids})", self._ids)
         self._run(
@@ -146,13 +169,14 @@ class _Scrubbing:
     def spans(self) -> list[tuple[str, tuple[Any, ...]]]:
         """Spans without what was asked and answered; returns those in traces of others."""
         own = self._rows("SELECT trace_id, span_id, content FROM spans", "trace_id", self._traces)
-        around = self._spans_of_jobs()
-        changed = [(_without_texts(text, self._renaming), trace, span) for trace, span, text in own]
-        changed += [(_without_texts(text, self._renaming), t, s) for t, s, text in around]
+        around = self.spans_of_jobs()
+        # Without a text: MLflow archived the trace.
+        rows = [row for row in (*own, *around) if row[2]]
+        changed = [(without_texts(text, self._renaming), trace, span) for trace, span, text in rows]
         self._many("UPDATE spans SET content = ? WHERE trace_id = ? AND span_id = ?", changed)
         return [("spans", (trace, span)) for trace, span, _ in around]
 
-    def _spans_of_jobs(self) -> list[tuple[Any, ...]]:
+    def spans_of_jobs(self) -> list[tuple[Any, ...]]:
         """The spans that these calls have in the traces of jobs around them."""
         wanted = {one[16:] for one in self._ids}
         roots = self._around() - set(self._ids)
@@ -271,7 +295,7 @@ class _Scrubbing:
             self._cursor.executemany(statement.replace("?", self._writer.mark), rows)
 
 
-def _without_texts(content: str, renaming: Renaming | None) -> str:
+def without_texts(content: str, renaming: Renaming | None) -> str:
     """A span as it was, without what was asked, answered and raised."""
     span = msgspec.json.decode(content)
     attributes = span.get("attributes") or {}

@@ -171,12 +171,9 @@ def _store_problems(store: StoreState) -> Iterator[Problem]:
             do="calls wait in the journal meanwhile; start the store, or put MLFLOW_TRACKING_URI "
             "right",
         )
-    if store.tested is False:
-        yield Problem(
-            what=f"the database is at MLflow revision {store.revision}, which this flowledger was "
-            "not tested with: calls go through MLflow's public API, slower",
-            do="run `mlflow db upgrade` if its MLflow is older, or upgrade flowledger",
-        )
+    if store.unsupported is not None:
+        what, _, do = store.unsupported.partition(". ")
+        yield Problem(what=what, do=do)
     if store.months_ahead is not None and store.months_ahead < 1:
         yield Problem(
             what="calls are kept by month, and the next month is not made: its calls will be stored"

@@ -59,8 +59,8 @@ def _store(store: StoreState) -> Iterator[str]:
     yield _line("place", store.place)
     yield _line("state", store.error or store.summary)
     if store.revision:
-        known = {True: "tested", False: "not tested", None: "not compared"}[store.tested]
-        yield _line("MLflow revision", f"{store.revision} ({known} with this flowledger)")
+        known = "not supported by" if store.unsupported else "tested with"
+        yield _line("MLflow revision", f"{store.revision} ({known} this flowledger)")
     if store.last_ms is not None:
         yield _line("latest call", f"{moment(store.last_ms)} UTC")
     if store.months_ahead is not None:

@@ -108,7 +108,7 @@ def verify_(
     uri = config.load().tracking_uri
     proof = verify(uri, head, progress=_progress, allow=allow)
     read = _read_again(uri) if files else None
-    fine = proof.intact and not (strict and proof.added_by_others)
+    fine = proof.intact and not (strict and (proof.added_by_others or proof.archived_not_proven))
     if as_json:
         print_json(proof if read is None else {**msgspec.structs.asdict(proof), "files": read})
     else:
@@ -225,6 +225,12 @@ def _proven(proof: "Proof", strict: bool) -> Iterator[str]:
     for table, count in sorted(proof.added_by_others.items()):
         verdict = "NOT allowed with --strict" if strict else "people may, in MLflow"
         yield f"{count:,} rows were added to {table} since ({verdict})"
+    if proof.archived_not_proven:
+        verdict = ", NOT allowed with --strict" if strict else ""
+        yield (
+            f"{proof.archived_not_proven:,} traces archived by MLflow are not proven: their spans"
+            f" cannot be read from the archive{verdict}"
+        )
     yield from _events(proof.events)
     yield f"head {proof.head}"
 

@@ -20,16 +20,16 @@ VERSION_TIMEOUT = urllib3.Timeout(total=3)
 class StoreState(msgspec.Struct, frozen=True, kw_only=True):
     """What the store is and how it is; `summary` says it in words, `error` when it does not answer.
 
-    `tested` is None where MLflow's revision is unknown or does not matter. `last_ms` is when the
-    latest call began, Unix milliseconds. `dropped` counts records applications had no room for.
-    `months_ahead` counts months after this one that are made, where calls are kept by month.
+    `unsupported` is why calls are not written to MLflow's tables at this revision. `last_ms` is
+    when the latest call began, Unix milliseconds. `dropped` counts records applications had no room
+    for. `months_ahead` counts months after this one that are made, where calls are kept by month.
     """
 
     place: str
     summary: str = ""
     error: str | None = None
     revision: str | None = None
-    tested: bool | None = None
+    unsupported: str | None = None
     records: int | None = None
     last_ms: int | None = None
     dropped: int = 0
@@ -39,12 +39,10 @@ class StoreState(msgspec.Struct, frozen=True, kw_only=True):
 def look_at_store(settings: Settings) -> StoreState:
     """Ask the store; one that takes longer than some seconds does not answer."""
     place = without_password(settings.tracking_uri)
-    state = _within(PATIENCE_SECONDS, lambda: _ask(settings, place))
-    if state is None:
-        return StoreState(
-            place=place, error=f"{place} did not answer within {PATIENCE_SECONDS:.0f} seconds"
-        )
-    return _compared(state)
+    late = f"{place} did not answer within {PATIENCE_SECONDS:.0f} seconds"
+    return _within(PATIENCE_SECONDS, lambda: _ask(settings, place)) or StoreState(
+        place=place, error=late
+    )
 
 
 def _within(seconds: float, ask: Callable[[], StoreState]) -> StoreState | None:
@@ -90,9 +88,11 @@ def _server(url: str, place: str) -> StoreState:
 
 def _database(uri: str, place: str) -> StoreState:
     with open_ledger(uri) as ledger:
-        revision = ledger.revision()
         empty = StoreState(
-            place=place, revision=revision, summary="it answers, and holds no ledger yet"
+            place=place,
+            revision=ledger.revision(),
+            unsupported=ledger.unsupported(),
+            summary="it answers, and holds no ledger yet",
         )
         try:
             size, losses, parts = ledger.size(), ledger.losses(), ledger.parts()
@@ -106,12 +106,3 @@ def _database(uri: str, place: str) -> StoreState:
         dropped=losses.dropped,
         months_ahead=parts.ahead if parts.by_month else None,
     )
-
-
-def _compared(state: StoreState) -> StoreState:
-    """The state, knowing whether this flowledger was tested with MLflow's revision."""
-    if state.revision is None:
-        return state
-    from flowledger.store.schema import TESTED_REVISIONS
-
-    return msgspec.structs.replace(state, tested=state.revision in TESTED_REVISIONS)

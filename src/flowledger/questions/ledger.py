@@ -32,6 +32,7 @@ from flowledger.questions.steps import Steps
 from flowledger.questions.window import ALWAYS, Filters, Window
 from flowledger.store.connections import USUAL
 from flowledger.store.partitions import Parts, look
+from flowledger.store.schema import why_unsupported
 
 __all__ = ["Ledger"]
 
@@ -153,6 +154,11 @@ class Ledger:
                 return None
         revision: str | None = self._value("mlflow_revision")
         return revision
+
+    def unsupported(self) -> str | None:
+        """Why calls are not written to this database, by MLflow's revision; None where they are."""
+        with reading(self._engine, self.place) as connection:
+            return why_unsupported(connection)
 
     def parts(self) -> Parts:
         """How the table of calls is kept: in one, or by month."""

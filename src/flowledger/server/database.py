@@ -9,7 +9,13 @@ import sqlalchemy as sa
 
 from flowledger.errors import StoreUnavailable
 from flowledger.store.partitions import look
-from flowledger.store.schema import UNKNOWN_STEP, migrate, refuse_unknown
+from flowledger.store.schema import (
+    REVISION,
+    UNKNOWN_STEP,
+    migrate,
+    refuse_revision,
+    refuse_unknown,
+)
 from flowledger.store.writers import answering, open_writer
 
 __all__ = ["Database"]
@@ -66,11 +72,13 @@ class Database:
 
         Raises:
             StoreUnavailable: it does not answer.
-            StoreOutdated: its tables are of a newer flowledger.
+            StoreOutdated: its tables are of a newer flowledger, or of an MLflow that this one does
+                not support.
         """
         if self._file is not None and not self._file.exists():
             raise StoreUnavailable(f"{self._file} was deleted")
         refuse_unknown(self._scalar(UNKNOWN_STEP))
+        refuse_revision(self._scalar(REVISION))
         return int(self._scalar("SELECT max(version) FROM llm_schema"))
 
     def counts(self) -> dict[str, int]:

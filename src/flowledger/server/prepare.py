@@ -34,9 +34,7 @@ def prepare(uri: str, auth: str) -> None:
     place = Destination(
         tracking_uri=found.tracking_uri, artifact_root="mlflow-artifacts:/", store_as=found.store_as
     )
-    sink = open_bulk(place)
-    if sink is not None:
-        sink.close()
+    open_bulk(place).close()
     if auth:
         _make_first_user()
 

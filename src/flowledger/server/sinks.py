@@ -2,20 +2,20 @@
 
 import logging
 import queue
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 from flowledger.config import Destination
-from flowledger.errors import StoreError
+from flowledger.errors import StoreError, StoreOutdated
 from flowledger.server.crew import Crew
 from flowledger.server.observed import ObservedWriter, Observer
 from flowledger.server.problems import first_line, unavailable
 from flowledger.server.settings import ServerSettings
-from flowledger.store import Refusal, Sink, open_sink
+from flowledger.store import Refusal
 from flowledger.store.bulk import BulkSink, open_bulk
 
 __all__ = ["Sinks"]
+
+AWAY = "the database does not take calls now"
 
 _log = logging.getLogger("flowledger.server")
 
@@ -37,10 +37,9 @@ class Sinks:
         self._destination = destination
         self._observers = observers
         count = 1 if destination.tracking_uri.startswith("sqlite") else settings.sinks
-        self._free: queue.LifoQueue[Sink | None] = queue.LifoQueue()
+        self._free: queue.LifoQueue[BulkSink | None] = queue.LifoQueue()
         for _ in range(count):
             self._free.put(None)
-        self._plain = threading.Lock()
         self._crew = Crew(
             "flowledger-store",
             threads=count,
@@ -72,25 +71,16 @@ class Sinks:
         try:
             if sink is None:
                 sink = self._open()
-            return self._write_to(sink, payloads)
+            return sink.write(payloads)
         except StoreError as exc:
             if sink is not None:
                 sink.close()
             sink = None
             _log.warning("a batch is not stored: %s", first_line(exc))
-            raise unavailable(
-                "the database does not take calls now: keep the batch and send it again"
-            ) from exc
+            reason = str(exc) if isinstance(exc, StoreOutdated) else AWAY
+            raise unavailable(f"{reason}: keep the batch and send it again") from exc
         finally:
             self._free.put(sink)
 
-    def _write_to(self, sink: Sink, payloads: Sequence[bytes]) -> list[Refusal]:
-        # MLflow's public API has neither our ids nor transactions: one at a time, and looked up,
-        # since a shipper does not say whether it sends a batch again.
-        with nullcontext() if isinstance(sink, BulkSink) else self._plain:
-            return sink.write(payloads, redelivered=True)
-
-    def _open(self) -> Sink:
-        sink = open_bulk(self._destination, lambda writer: ObservedWriter(writer, self._observers))
-        # None: a revision of MLflow's that was never tested.
-        return open_sink(self._destination) if sink is None else sink
+    def _open(self) -> BulkSink:
+        return open_bulk(self._destination, lambda writer: ObservedWriter(writer, self._observers))

@@ -50,7 +50,7 @@ class Loop:
         self._sink: Sink | None = None
         self._drain: Drain | None = None
         self._failures = 0
-        self.outdated = False  # whether the store takes calls from a newer flowledger only
+        self.outdated = False  # whether this flowledger must not write to the store
         self._said: str | None = NOTHING_SAID
 
     @property

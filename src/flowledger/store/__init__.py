@@ -74,9 +74,7 @@ def open_sink(destination: Destination, token: str = "") -> Sink:
         elif scheme in ("sqlite", "postgresql"):
             from flowledger.store.bulk import open_bulk
 
-            sink = open_bulk(destination)
-            if sink is not None:
-                return sink
+            return open_bulk(destination)
         from flowledger.store.plain import PlainSink
 
         return PlainSink(destination)

@@ -26,10 +26,12 @@ from flowledger.store.entries import DEFAULT_EXPERIMENT, Entry, entry
 from flowledger.store.job_entries import Piece, piece
 from flowledger.store.job_writing import end_jobs, experiments_of, write_pieces
 from flowledger.store.leaves import KEPT, Leaves, leaves_of
+from flowledger.store.new_sqlite import make_database
 from flowledger.store.partitions import keep_ahead
 from flowledger.store.rollup import add_calls
+from flowledger.store.rollup_queue import queue_rebuilds
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
-from flowledger.store.schema import TESTED_REVISIONS, migrate
+from flowledger.store.schema import migrate, refuse_unsupported
 from flowledger.store.signatures import FewVersions
 from flowledger.store.writers import Writer, check_answers, open_writer
 
@@ -56,8 +58,8 @@ _id = re.compile(r"[0-9a-f]{32}")
 
 def open_bulk(
     destination: Destination, through: Callable[[Writer], Writer] = lambda writer: writer
-) -> "BulkSink | None":
-    """The bulk sink for a database, or None when its MLflow revision was never tested with it.
+) -> "BulkSink":
+    """The bulk sink for a database, whose tables are made where there are none.
 
     Args:
         destination: the database and how calls are written to it.
@@ -65,18 +67,19 @@ def open_bulk(
 
     Raises:
         StoreUnavailable: the database does not answer.
-        StoreOutdated: its tables are of a newer flowledger, beside which this one must not write.
+        StoreOutdated: its tables are of a newer flowledger, or of an unsupported MLflow.
         StoreMisconfigured: MLflow itself cannot use the database as it is.
     """
     try:
         with ExitStack() as undo:
+            make_database(destination.tracking_uri, lambda uri: _make_tables(uri, destination))
             writer = open_writer(destination.tracking_uri, _timeouts(destination))
             undo.callback(writer.engine.dispose)
             check_answers(writer.engine)
-            # Makes MLflow's tables where there are none, and refuses those MLflow cannot use.
+            refuse_unsupported(writer.engine)
+            # Makes MLflow's tables in PostgreSQL where there are none.
             store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
-            if not _is_tested(_revision(writer.engine)):
-                return None
+            refuse_unsupported(writer.engine)
             migrate(writer.engine)
             _spare_the_garbage_collector()
             undo.pop_all()
@@ -87,17 +90,11 @@ def open_bulk(
     return BulkSink(through(writer), store, destination.store_as)
 
 
-def _is_tested(revision: str | None) -> bool:
-    if revision in TESTED_REVISIONS:
-        return True
-    logs.warn(
-        "store",
-        "the database is at MLflow revision %s, which flowledger was not tested with (it was with"
-        " %s): calls go through MLflow's public API, slower",
-        revision,
-        ", ".join(TESTED_REVISIONS),
-    )
-    return False
+def _make_tables(uri: str, destination: Destination) -> None:
+    """Make MLflow's tables in a new database; nothing of it stays open."""
+    engine = SqlAlchemyStore(uri, destination.artifact_root).engine
+    refuse_unsupported(engine)
+    engine.dispose()
 
 
 class BulkSink:
@@ -181,6 +178,7 @@ class BulkSink:
             with self._writer.transaction() as cursor:
                 days = remove_rows(self._writer, cursor, [call.id])
                 self._insert(cursor, rows)
+                queue_rebuilds(self._writer, cursor, [f"tr-{call.id}"])
                 sum_again(cursor, days)
                 chain.append(self._writer, cursor, "correction", leaves_of(rows))
 
@@ -241,10 +239,13 @@ class BulkSink:
                 new = [e for e in entries if e.call.id not in known]
                 rows = make_rows(new, self._experiments, self._store_as).by_table
             self._insert(cursor, rows)
-            traces = "trace" in self._store_as
+            traced = "trace" in self._store_as
             written = write_pieces(
-                self._writer, cursor, new, pieces, self._experiments, traces=traces
+                self._writer, cursor, new, pieces, self._experiments, traces=traced
             )
+            changed = [key[0] for table, key in written if table in ("trace_info", "spans")]
+            traces = [f"tr-{e.call.id}" for e in new] if traced else []
+            queue_rebuilds(self._writer, cursor, [*traces, *changed])
             for table, told in (("llm_producers", producers), ("llm_gaps", gaps)):
                 written += self._write_told(cursor, table, told)
             if rows[LEDGER]:
@@ -421,13 +422,6 @@ def _spare_the_garbage_collector() -> None:
     """MLflow leaves hundreds of thousands of objects that stay, and are not walked any more."""
     gc.collect()
     gc.freeze()
-
-
-def _revision(engine: sa.Engine) -> str | None:
-    if not sa.inspect(engine).has_table("alembic_version"):
-        return None
-    with engine.connect() as connection:
-        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def _is_about_experiments(exc: Exception) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowledger.store import rollup
+from flowledger.store.rollup_queue import queue_rebuilds
 from flowledger.store.writers import Writer
 
 __all__ = ["remove_rows", "sum_again", "sum_owners_again", "touched_days"]
@@ -36,6 +37,7 @@ def remove_rows(writer: Writer, cursor: Any, ids: Sequence[str]) -> set[int]:
     """
     touched = touched_days(writer, cursor, ids)
     traces = [f"tr-{call_id}" for call_id in ids]
+    queue_rebuilds(writer, cursor, traces)
     for tables, names in ((OF_A_TRACE, traces), (OF_A_RUN, ids)):
         for table, column in tables.items():
             writer.among(cursor, f"DELETE FROM {table} WHERE {column} IN ({{ids}})", names)

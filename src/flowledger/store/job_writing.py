@@ -7,6 +7,7 @@ from flowledger.records import Artifact, Gone
 from flowledger.store.entries import Entry
 from flowledger.store.job_entries import Piece, SpanPart, call_span, unknown_job
 from flowledger.store.job_rows import Statements, insert_into
+from flowledger.store.rollup_queue import queue_rebuilds
 from flowledger.store.rows import Experiment
 from flowledger.store.writers import Writer
 
@@ -111,6 +112,7 @@ def end_jobs(writer: Writer, cursor: Any, gone: Gone) -> list[tuple[str, tuple[A
             f" WHERE {open_}",
             (ended_ms, gone.producer),
         )
+        queue_rebuilds(writer, cursor, [key[0] for table, key in changed if table == "trace_info"])
     return changed
 
 

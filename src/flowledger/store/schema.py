@@ -17,6 +17,7 @@ from flowledger.store.connections import UNLIMITED
 
 __all__ = [
     "ADVISORY_LOCK",
+    "REVISION",
     "TESTED_REVISIONS",
     "UNKNOWN_STEP",
     "Migration",
@@ -25,10 +26,14 @@ __all__ = [
     "migrate",
     "migrate_back",
     "migrations",
+    "refuse_revision",
     "refuse_unknown",
+    "refuse_unsupported",
+    "why_unsupported",
 ]
 
-# Alembic revisions of MLflow's schema that the differential test has run against.
+# Alembic revisions of MLflow's schema that the differential test has run against; calls are written
+# to no other, since runs without ledger rows would be missing from every sum.
 TESTED_REVISIONS = {"dc11669786a5": "MLflow 3.17.2"}
 # Held alone by who changes the tables, and shared by who writes to them.
 ADVISORY_LOCK = 0x666C6F776C656467
@@ -38,6 +43,11 @@ INSUFFICIENT_PRIVILEGE = "42501"  # PostgreSQL's code for it
 WRITERS_ARE_TOLD = 8  # the migration since which a step can be marked as breaking
 # The newest step that keeps out writers which do not know it.
 UNKNOWN_STEP = f"SELECT max(version) FROM {VERSIONS} WHERE breaking"
+REVISION = "SELECT version_num FROM alembic_version"  # of MLflow's tables
+HALF_MADE = (
+    "There are no runs in it: if MLflow was stopped while it made the tables, move the file away,"
+    " and the next start makes it anew"
+)
 # What only SQLite is told, and what is a comment to others.
 _of_sqlite = re.compile(r"/\* SQLite: (.*?) \*/")
 
@@ -144,6 +154,64 @@ def refuse_unknown(breaking_step: int | None) -> None:
             f"the tables are of a newer flowledger (step {breaking_step}, this one knows {newest}):"
             " calls wait until this process is replaced by a newer one"
         )
+
+
+def refuse_unsupported(engine: sa.Engine) -> None:
+    """Keep from writing to MLflow's tables where they are of a revision that was never tested.
+
+    Raises:
+        StoreOutdated: they are, or an MLflow that was stopped left them half made.
+    """
+    with engine.connect() as connection:
+        if reason := why_unsupported(connection):
+            raise StoreOutdated(reason)
+
+
+def refuse_revision(revision: str | None) -> None:
+    """Keep from writing once another MLflow has upgraded its tables.
+
+    Args:
+        revision: what `REVISION` gives.
+
+    Raises:
+        StoreOutdated: it was never tested.
+    """
+    if revision not in TESTED_REVISIONS:
+        raise StoreOutdated(_unsupported(revision))
+
+
+def why_unsupported(connection: sa.Connection) -> str | None:
+    """Return why calls are not written to these tables of MLflow's, and what to do about it.
+
+    None where they are supported, or where MLflow can still make them.
+    """
+    tables = set(sa.inspect(connection).get_table_names())
+    there = "alembic_version" in tables
+    revision = connection.exec_driver_sql(REVISION).scalar() if there else None
+    sqlite = connection.dialect.name == "sqlite"
+    # Without a revision MLflow makes its tables, which on SQLite fails once some of them are there.
+    half_made = sqlite and "runs" in tables
+    if revision in TESTED_REVISIONS or (revision is None and not half_made):
+        return None
+    empty = sqlite and not _has_runs(connection, tables)
+    return _unsupported(revision) + (f". {HALF_MADE}" if empty else "")
+
+
+def _unsupported(revision: str | None) -> str:
+    supported = ", ".join(f"{one} of {name}" for one, name in TESTED_REVISIONS.items())
+    return (
+        f"the database is at MLflow revision {revision or 'none'}, and this flowledger supports"
+        f" {supported}: calls wait. If its MLflow is older, back it up and run `mlflow db upgrade`;"
+        " if it is newer, upgrade flowledger"
+    )
+
+
+def _has_runs(connection: sa.Connection, tables: set[str]) -> bool:
+    return any(
+        connection.exec_driver_sql(f"SELECT 1 FROM {table} LIMIT 1").first()
+        for table in ("runs", "trace_info")
+        if table in tables
+    )
 
 
 def _migration(stem: str, scripts: dict[str, str]) -> Migration:

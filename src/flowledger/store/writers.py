@@ -13,7 +13,13 @@ import sqlalchemy as sa
 from flowledger.errors import StoreUnavailable
 from flowledger.store.connections import UNLIMITED, USUAL, Timeouts, limit_statements, tcp_options
 from flowledger.store.rows import COLUMNS, LEDGER
-from flowledger.store.schema import ADVISORY_LOCK, UNKNOWN_STEP, refuse_unknown
+from flowledger.store.schema import (
+    ADVISORY_LOCK,
+    REVISION,
+    UNKNOWN_STEP,
+    refuse_revision,
+    refuse_unknown,
+)
 
 __all__ = ["PostgresWriter", "SqliteWriter", "Writer", "answering", "check_answers", "open_writer"]
 
@@ -65,7 +71,7 @@ class Writer(Protocol):
 
         Raises:
             StoreOutdated: the tables are of a newer flowledger, beside which this one must not
-                write.
+                write, or of an MLflow this one does not support.
         """
         ...
 
@@ -247,8 +253,10 @@ def check_answers(engine: sa.Engine) -> None:
 
 
 def _check_version(cursor: Any) -> None:
-    cursor.execute(UNKNOWN_STEP)
-    refuse_unknown(cursor.fetchone()[0])
+    cursor.execute(f"SELECT ({UNKNOWN_STEP}), ({REVISION})")
+    step, revision = cursor.fetchone()
+    refuse_unknown(step)
+    refuse_revision(revision)
 
 
 def _transaction(engine: sa.Engine, begin: Callable[[Any], Any]) -> Iterator[Any]:

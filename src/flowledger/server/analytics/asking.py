@@ -139,9 +139,7 @@ class _Opened:
 def _make_tables(place: Destination) -> None:
     from flowledger.store.bulk import open_bulk
 
-    sink = open_bulk(place)
-    if sink is not None:
-        sink.close()
+    open_bulk(place).close()
 
 
 def _caller(request: Request) -> "Caller":
