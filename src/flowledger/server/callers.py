@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 
 from flowledger import logs
 from flowledger.server.problems import first_line, unavailable
+from flowledger.store.senders import Sender
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,6 +38,11 @@ class Caller:
     kind: str
     name: str = ""
     is_admin: bool = False
+
+    @property
+    def sender(self) -> Sender:
+        """As whom the caller delivers records; an administrator is a user like others there."""
+        return Sender(self.kind, self.name)
 
 
 ANYONE = Caller("anyone")

@@ -18,6 +18,7 @@ from flowledger.config import Settings
 from flowledger.errors import RecordError, StoreError
 from flowledger.integrations.genai import read_calls
 from flowledger.records import Call
+from flowledger.server.callers import ANYONE
 from flowledger.server.encodings import inflate
 from flowledger.server.otlp_spans import spans_of
 from flowledger.server.parts import Parts
@@ -83,7 +84,9 @@ class Otlp:
             await self._store(calls[start : start + most], experiment)
 
     async def _store(self, calls: Sequence[Call], experiment: str) -> None:
-        refused = await self._parts.beside_traces.write(lambda: _encoded(calls, experiment))
+        refused = await self._parts.beside_traces.write(
+            lambda: _encoded(calls, experiment), ANYONE.sender
+        )
         for refusal in refused:
             _log.warning("a call of a span is not stored: %s", refusal.reason)
 

@@ -4,7 +4,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 from flowledger.config import Destination
 from flowledger.errors import StoreError
@@ -14,6 +13,7 @@ from flowledger.server.problems import first_line, unavailable
 from flowledger.server.settings import ServerSettings
 from flowledger.store import Refusal, Sink, open_sink
 from flowledger.store.bulk import BulkSink, open_bulk
+from flowledger.store.senders import Sender
 
 __all__ = ["Sinks"]
 
@@ -48,16 +48,17 @@ class Sinks:
             seconds=settings.store_seconds,
         )
 
-    async def write(self, read: Callable[[], Sequence[bytes]]) -> list[Refusal]:
+    async def write(self, read: Callable[[], Sequence[bytes]], sender: Sender) -> list[Refusal]:
         """Read a batch and store it, both in a thread; committed when this returns.
 
         Args:
             read: makes the encoded records; what it raises reaches the caller.
+            sender: who delivers it.
 
         Raises:
             HTTPException: 429 too many batches at once, 503 the database is away.
         """
-        return await self._crew.do(lambda: self._write(read()))
+        return await self._crew.do(lambda: self._write(read(), sender))
 
     def close(self) -> None:
         """Begin nothing more, and let go of the connections that are free."""
@@ -67,12 +68,12 @@ class Sinks:
             if sink is not None:
                 sink.close()
 
-    def _write(self, payloads: Sequence[bytes]) -> list[Refusal]:
+    def _write(self, payloads: Sequence[bytes], sender: Sender) -> list[Refusal]:
         sink = self._free.get()
         try:
             if sink is None:
                 sink = self._open()
-            return self._write_to(sink, payloads)
+            return self._write_to(sink, payloads, sender)
         except StoreError as exc:
             if sink is not None:
                 sink.close()
@@ -84,10 +85,12 @@ class Sinks:
         finally:
             self._free.put(sink)
 
-    def _write_to(self, sink: Sink, payloads: Sequence[bytes]) -> list[Refusal]:
+    def _write_to(self, sink: Sink, payloads: Sequence[bytes], sender: Sender) -> list[Refusal]:
+        if isinstance(sink, BulkSink):
+            return sink.write(payloads, sender=sender)
         # MLflow's public API has neither our ids nor transactions: one at a time, and looked up,
         # since a shipper does not say whether it sends a batch again.
-        with nullcontext() if isinstance(sink, BulkSink) else self._plain:
+        with self._plain:
             return sink.write(payloads, redelivered=True)
 
     def _open(self) -> Sink:

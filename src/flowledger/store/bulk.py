@@ -30,6 +30,7 @@ from flowledger.store.partitions import keep_ahead
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
+from flowledger.store.senders import DATABASE, FOREIGN, Sender, Senders
 from flowledger.store.signatures import FewVersions
 from flowledger.store.writers import Writer, check_answers, open_writer
 
@@ -121,6 +122,7 @@ class BulkSink:
         self._outage: _Errors = (sa.exc.SQLAlchemyError, dbapi.Error, OSError)
         self._store_as = store_as
         self._artifacts = Artifacts(writer)
+        self._senders = Senders(writer)
         self._experiments: dict[str, Experiment] = {}
         self._versions = FewVersions()
         self._stored = 0
@@ -130,10 +132,23 @@ class BulkSink:
 
     batch_bytes = 2 << 20
 
-    def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
-        """Store a batch in one transaction; calls that are there already stay as they are."""
+    def write(
+        self,
+        payloads: Sequence[bytes],
+        *,
+        redelivered: bool = False,
+        sender: Sender = DATABASE,
+    ) -> list[Refusal]:
+        """Store a batch in one transaction; calls that are there already stay as they are.
+
+        Args:
+            payloads, redelivered: as a `Sink` takes them.
+            sender: who delivers it; records of a process that another sender owns are refused.
+        """
         refusals: list[Refusal] = []
-        batch = _Batch(payloads, refusals, self._versions)
+        with self._told():
+            foreign = self._senders.find_foreign(payloads, sender)
+        batch = _Batch(payloads, refusals, self._versions, foreign)
         with self._told():
             self._find_experiments(_experiments_of(batch.entries))
             refused = self._write(batch.entries, batch.producers, batch.gaps) if payloads else []
@@ -144,8 +159,10 @@ class BulkSink:
             self._keep_statistics_fresh(len(batch.entries))
             self._repair_now_and_then()
             self._make_months_now_and_then()
-        self._note_refused(payloads, [*refusals, *refused])
-        return [*refusals, *refused]
+        refusals += refused
+        # The numbers of another sender's process are not for this one to use up.
+        self._note_refused(payloads, [one for one in refusals if one.place not in foreign])
+        return refusals
 
     def _note_refused(self, payloads: Sequence[bytes], refusals: Sequence[Refusal]) -> None:
         """Keep which numbers were refused, so that evidence can tell them from lost ones."""
@@ -196,6 +213,7 @@ class BulkSink:
             raise _of_mlflow(exc) from exc
         except self._outage as exc:
             self._experiments.clear()
+            self._senders.forget()
             raise _of_database(exc) from exc
 
     def _deliver_artifacts(self, batch: "_Batch", refused: set[int]) -> list[Refusal]:
@@ -368,7 +386,11 @@ class _Batch:
     """A batch taken apart by kind; what cannot be stored is refused here."""
 
     def __init__(
-        self, payloads: Sequence[bytes], refusals: list[Refusal], versions: FewVersions
+        self,
+        payloads: Sequence[bytes],
+        refusals: list[Refusal],
+        versions: FewVersions,
+        foreign: set[int],
     ) -> None:
         self._versions = versions
         self.entries: list[tuple[int, Entry | Piece]] = []
@@ -378,6 +400,8 @@ class _Batch:
         self._seen: set[str] = set()
         for index, payload in enumerate(payloads):
             try:
+                if index in foreign:
+                    raise RecordError(FOREIGN)
                 self._take(index, payload)
             except RecordError as exc:
                 refusals.append(Refusal(index, str(exc)))
@@ -398,6 +422,8 @@ class _Batch:
                 self._seen.add(record.id)
                 self.entries.append((index, entry(record, versions=self._versions)))
         elif isinstance(record, Producer):
+            if record.id != record.producer:
+                raise RecordError("a process describes itself alone: its id must be its producer's")
             self.producers.append(producer_row(record))
         elif isinstance(record, Gap):
             self.gaps.append(gap_row(record))
