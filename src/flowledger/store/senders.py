@@ -17,8 +17,8 @@ __all__ = ["DATABASE", "FOREIGN", "Sender", "Senders"]
 AT_ONCE = 500
 MOST_REMEMBERED = 10_000
 FOREIGN = (
-    "its process belongs to another sender: send it with the user or key that sent the first records"
-    " of that process"
+    "its process belongs to another sender: send it with the user or key that sent the first "
+    "records of that process"
 )
 
 
