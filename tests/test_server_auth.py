@@ -42,7 +42,7 @@ from tests.test_server_otlp import as_json
 
 ADMIN, PASSWORD = "admin", "correct horse battery"
 HEALTH = "/api/flowledger/v1/health"
-FOR_USERS = ("/metrics", "/api/docs", "/api/openapi.json")
+FOR_USERS = ("/api/docs", "/api/openapi.json")
 ANALYTICS = "/api/analytics/mlflow"
 READY = "/api/flowledger/v1/ready"
 
@@ -151,6 +151,14 @@ def test_all_the_rest_is_for_users(server: Server, path: str, headers: dict[str,
 @pytest.mark.parametrize("user", [ADMIN, "ana"])
 def test_a_user_of_mlflows_comes_in(server: Server, path: str, user: str) -> None:
     assert 200 == server.get(path, **basic(user)).status
+
+
+def test_the_numbers_of_every_experiment_are_for_administrators(server: Server) -> None:
+    feature = f"secret {new_id()}"
+    assert 200 == server.post_calls([a_call(feature=feature)], **basic(ADMIN)).status
+    assert feature in server.get("/metrics", **basic(ADMIN)).data.decode()
+    told = server.get("/metrics", **basic("ana"))
+    assert (403, True) == (told.status, "as an administrator" in told.json()["detail"])
 
 
 def test_a_key_lets_calls_in_through_the_shipping_client(server: Server, key: str) -> None:
