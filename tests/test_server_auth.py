@@ -3,15 +3,19 @@
 import base64
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from time import time_ns as now_ns
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 import pytest
+import urllib3
 from hypothesis import given
 from mlflow import MlflowClient
 
@@ -441,7 +445,7 @@ def test_nobody_speaks_for_a_process_that_another_user_or_key_sent_first(
         encode(Gone(id=producer, producer=producer, start_ns=now_ns())),
         record(Gap, 0, first_seq=1, last_seq=5, count=5),
         mine,
-        record(Span, 2, name="mine"),
+        record(Span, 2, name="mine", experiment="mine"),
         record(Call, 3, experiment="mine"),
         odd,
         encode(about_another),
@@ -470,3 +474,53 @@ def test_nobody_speaks_for_a_process_that_another_user_or_key_sent_first(
     assert [] == post_each(server, [gone], basic(ADMIN))
     [status] = rows(server.uri, f"SELECT status FROM runs WHERE run_uuid = '{run.id}'")
     assert {"status": "KILLED"} == status
+
+
+def from_elsewhere(server: Server, path: str, login: dict[str, str], host: str) -> int:
+    """The status of a GET that comes from another address of this machine."""
+    with urllib3.PoolManager(source_address=(host, 0), retries=False, timeout=90) as pool:
+        return pool.request("GET", server.url + path, headers=login).status
+
+
+def test_a_flood_of_wrong_passwords_is_slowed_down_and_nobody_else_waits(
+    server: Server, key: str
+) -> None:
+    assert 200 == server.get("/api/docs", **basic("ana")).status
+    assert 200 == server.post_calls([a_call()], **bearer(key)).status
+    stopped = Event()
+
+    def guess(number: int) -> Counter[int]:
+        found = Counter[int]()
+        path = ("/api/docs", "/api/2.0/mlflow/experiments/get?experiment_id=0")[number % 2]
+        while not stopped.is_set() or not found:
+            name = "ana" if number % 3 else f"nobody-{new_id()}"
+            found[from_elsewhere(server, path, basic(name, new_id()), "127.0.0.2")] += 1
+        return found
+
+    with ThreadPoolExecutor(100) as threads:
+        guesses = [threads.submit(guess, number) for number in range(100)]
+        seen = [
+            status
+            for _ in range(10)
+            for status in (
+                server.get("/api/docs", **basic("ana")).status,
+                server.post_calls([a_call()], **bearer(key)).status,
+                from_elsewhere(server, "/api/docs", basic(ADMIN), "127.0.0.3"),
+            )
+        ]
+        stopped.set()
+        guessed = sum((done.result() for done in guesses), Counter[int]())
+    assert [200] * 30 == seen
+    assert {401, 429} == set(guessed)
+    assert 2 * 110 >= guessed[401]  # of two workers, with what is free and some waited for
+
+
+def test_a_password_that_is_known_is_never_made_to_wait(server: Server) -> None:
+    user = f"eve-{new_id()}"
+    make_user(server, user)
+    host = "127.0.0.4"
+    for _ in range(8):  # until both workers know it
+        assert 200 == from_elsewhere(server, "/api/docs", basic(user), host)
+    wrong = [from_elsewhere(server, "/api/docs", basic(user, new_id()), host) for _ in range(60)]
+    assert 429 == wrong[-1]
+    assert 200 == from_elsewhere(server, "/api/docs", basic(user), host)

@@ -59,7 +59,7 @@ class Guard:
         if path == METRICS_PATH and self._is_of_prometheus(token):
             return Caller("prometheus")
         if not is_key(token):
-            caller = await self._parts.ask(lambda: self._users.caller(headers, path, method))
+            caller = await self._parts.callers.do(lambda: self._users.caller(headers, path, method))
             if path == METRICS_PATH and not caller.is_admin:
                 raise HTTPException(403, NUMBERS_OF_ALL)
             return caller
