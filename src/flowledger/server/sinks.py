@@ -17,6 +17,8 @@ from flowledger.store.senders import Sender
 
 __all__ = ["Sinks"]
 
+SERVED = "mlflow-artifacts:/"  # what MLflow's server keeps in --artifacts-destination
+
 _log = logging.getLogger("flowledger.server")
 
 
@@ -94,6 +96,10 @@ class Sinks:
             return sink.write(payloads, redelivered=True)
 
     def _open(self) -> Sink:
-        sink = open_bulk(self._destination, lambda writer: ObservedWriter(writer, self._observers))
+        sink = open_bulk(
+            self._destination,
+            lambda writer: ObservedWriter(writer, self._observers),
+            (self._destination.artifact_root, SERVED),
+        )
         # None: a revision of MLflow's that was never tested.
         return open_sink(self._destination) if sink is None else sink

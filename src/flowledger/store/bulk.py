@@ -56,13 +56,16 @@ _id = re.compile(r"[0-9a-f]{32}")
 
 
 def open_bulk(
-    destination: Destination, through: Callable[[Writer], Writer] = lambda writer: writer
+    destination: Destination,
+    through: Callable[[Writer], Writer] = lambda writer: writer,
+    artifact_roots: Sequence[str] = (),
 ) -> "BulkSink | None":
     """The bulk sink for a database, or None when its MLflow revision was never tested with it.
 
     Args:
         destination: the database and how calls are written to it.
         through: puts a writer of its own around the database's.
+        artifact_roots: folders that artifacts may be in; empty allows any.
 
     Raises:
         StoreUnavailable: the database does not answer.
@@ -85,7 +88,7 @@ def open_bulk(
         raise _of_mlflow(exc) from exc
     except (sa.exc.SQLAlchemyError, OSError) as exc:
         raise _of_database(exc) from exc
-    return BulkSink(through(writer), store, destination.store_as)
+    return BulkSink(through(writer), store, destination.store_as, artifact_roots)
 
 
 def _is_tested(revision: str | None) -> bool:
@@ -108,9 +111,16 @@ class BulkSink:
         writer: the database.
         store: MLflow's own store on it, which makes experiments.
         store_as: what a call becomes in MLflow.
+        artifact_roots: folders that artifacts may be in; empty allows any.
     """
 
-    def __init__(self, writer: Writer, store: SqlAlchemyStore, store_as: str) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        store: SqlAlchemyStore,
+        store_as: str,
+        artifact_roots: Sequence[str] = (),
+    ) -> None:
         dbapi: Any = writer.engine.dialect.dbapi
         self._writer = writer
         self._store = store
@@ -121,7 +131,7 @@ class BulkSink:
         )
         self._outage: _Errors = (sa.exc.SQLAlchemyError, dbapi.Error, OSError)
         self._store_as = store_as
-        self._artifacts = Artifacts(writer)
+        self._artifacts = Artifacts(writer, artifact_roots)
         self._senders = Senders(writer)
         self._experiments: dict[str, Experiment] = {}
         self._versions = FewVersions()
