@@ -8,12 +8,12 @@ import pytest
 
 from flowledger.records import Gap, encode, new_id
 from flowledger.store.bulk import BulkSink, open_bulk
-from flowledger.store.senders import DATABASE, Sender
+from flowledger.store.senders import SHIPPER
 from tests.calls import a_call
 from tests.server_client import rows
 from tests.test_store import destination
 
-ANA, BOB = Sender("user", "ana"), Sender("user", "bob")
+ANA, BOB = "ana", "bob"
 
 
 def opened(uri: str) -> BulkSink:
@@ -24,15 +24,15 @@ def opened(uri: str) -> BulkSink:
 
 def test_of_two_senders_at_the_same_time_one_owns_the_process(database_uri: str) -> None:
     producers = [new_id() for _ in range(20)]
-    names = [Sender("key", f"key-{number}") for number in range(4)]
+    names = [f"user {number}" for number in range(4)]
     start = Barrier(len(names))
 
-    def send(sender: Sender, order: Sequence[str]) -> list[str]:
+    def send(sender: str, order: Sequence[str]) -> list[str]:
         sink = opened(database_uri)
         start.wait(60)
         taken = []
         for producer in order:
-            call = a_call(producer=producer, experiment=sender.name)
+            call = a_call(producer=producer, experiment=sender)
             taken += [producer] if [] == sink.write([encode(call)], sender=sender) else []
         sink.close()
         return taken
@@ -41,9 +41,9 @@ def test_of_two_senders_at_the_same_time_one_owns_the_process(database_uri: str)
         orders = [producers, producers[::-1], producers, producers[::-1]]
         owned = list(threads.map(send, names, orders))
 
-    bound = {row["id"]: row["name"] for row in rows(database_uri, "SELECT * FROM llm_senders")}
+    bound = {row["id"]: row["user_name"] for row in rows(database_uri, "SELECT * FROM llm_senders")}
     assert sorted(producers) == sorted(producer for taken in owned for producer in taken)
-    assert bound == {p: name.name for name, taken in zip(names, owned, strict=True) for p in taken}
+    assert bound == {p: name for name, taken in zip(names, owned, strict=True) for p in taken}
     calls = rows(database_uri, "SELECT DISTINCT producer_id, feature FROM llm_calls")
     assert len(producers) == len(calls)
 
@@ -58,12 +58,13 @@ def test_a_batch_of_many_processes_is_bound_in_one_go(database_uri: str) -> None
     sink.close()
 
 
-def test_who_holds_the_database_s_password_delivers_everything(sqlite_uri: str) -> None:
+def test_no_user_takes_over_from_a_shipper_and_no_shipper_from_a_user(sqlite_uri: str) -> None:
     sink = opened(sqlite_uri)
-    left_behind, direct = a_call(producer=new_id()), a_call(producer=new_id())
-    assert [] == sink.write([encode(left_behind)], sender=ANA)
-    assert [] == sink.write([encode(left_behind), encode(direct)], sender=DATABASE)
-    assert [0] == [one.place for one in sink.write([encode(direct)], sender=ANA)]
+    of_ana, shipped = encode(a_call(producer=new_id())), encode(a_call(producer=new_id()))
+    assert [] == sink.write([of_ana], sender=ANA)
+    assert [] == sink.write([shipped], sender=SHIPPER)
+    assert [0] == [one.place for one in sink.write([of_ana, shipped], sender=SHIPPER)]
+    assert [1] == [one.place for one in sink.write([of_ana, shipped], sender=ANA)]
     sink.close()
 
 

@@ -426,9 +426,16 @@ def post_each(server: Server, records: list[bytes], login: dict[str, str]) -> li
     return [refusal["index"] for refusal in answer.json()["refused"]]
 
 
-def test_nobody_speaks_for_a_process_that_another_user_or_key_sent_first(
-    server: Server, key: str
-) -> None:
+def test_another_key_goes_on_with_a_process_and_a_user_does_not(server: Server, key: str) -> None:
+    left = [encode(a_call(producer=new_id(), seq=1)) for _ in range(2)]
+    assert [] == post_each(server, left[:1], bearer(key))
+    with open_keys(server.uri, make=False) as keys:
+        rotated = keys.create(f"key-{new_id()}")
+    assert [] == post_each(server, left, bearer(rotated))
+    assert [0, 1] == post_each(server, left, basic(ADMIN))
+
+
+def test_nobody_speaks_for_a_process_that_a_user_sent_first(server: Server, key: str) -> None:
     theirs, producer = f"theirs {new_id()}", new_id()
 
     def record(kind: Any, seq: int, **fields: Any) -> bytes:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 
 from flowledger import logs
 from flowledger.server.problems import first_line, unavailable
-from flowledger.store.senders import Sender
+from flowledger.store.senders import SHIPPER
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -40,9 +40,9 @@ class Caller:
     is_admin: bool = False
 
     @property
-    def sender(self) -> Sender:
+    def sender(self) -> str:
         """As whom the caller delivers records; an administrator is a user like others there."""
-        return Sender(self.kind, self.name)
+        return self.name if self.kind == "user" else SHIPPER
 
 
 ANYONE = Caller("anyone")

@@ -22,11 +22,11 @@ from flowledger.errors import RecordError, StoreError
 from flowledger.integrations.genai import read_calls
 from flowledger.records import Call
 from flowledger.server.body import Bodies
-from flowledger.server.callers import ANYONE
 from flowledger.server.encodings import inflate
 from flowledger.server.otlp_spans import spans_of
 from flowledger.server.parts import Parts
 from flowledger.server.problems import answer_to, unavailable
+from flowledger.store.senders import SHIPPER
 
 __all__ = ["Otlp"]
 
@@ -114,7 +114,7 @@ class Otlp:
 
     async def _store(self, calls: Sequence[Call], experiment: str) -> None:
         refused = await self._parts.beside_traces.write(
-            lambda: _encoded(calls, experiment), ANYONE.sender
+            lambda: _encoded(calls, experiment), SHIPPER
         )
         for refusal in refused:
             _log.warning("a call of a span is not stored: %s", refusal.reason)

@@ -13,7 +13,6 @@ from flowledger.server.problems import first_line, unavailable
 from flowledger.server.settings import ServerSettings
 from flowledger.store import Refusal, Sink, open_sink
 from flowledger.store.bulk import BulkSink, open_bulk
-from flowledger.store.senders import Sender
 
 __all__ = ["Sinks"]
 
@@ -50,12 +49,12 @@ class Sinks:
             seconds=settings.store_seconds,
         )
 
-    async def write(self, read: Callable[[], Sequence[bytes]], sender: Sender) -> list[Refusal]:
+    async def write(self, read: Callable[[], Sequence[bytes]], sender: str) -> list[Refusal]:
         """Read a batch and store it, both in a thread; committed when this returns.
 
         Args:
             read: makes the encoded records; what it raises reaches the caller.
-            sender: who delivers it.
+            sender: the user who delivers it, as `BulkSink.write` takes it.
 
         Raises:
             HTTPException: 429 too many batches at once, 503 the database is away.
@@ -70,7 +69,7 @@ class Sinks:
             if sink is not None:
                 sink.close()
 
-    def _write(self, payloads: Sequence[bytes], sender: Sender) -> list[Refusal]:
+    def _write(self, payloads: Sequence[bytes], sender: str) -> list[Refusal]:
         sink = self._free.get()
         try:
             if sink is None:
@@ -87,7 +86,7 @@ class Sinks:
         finally:
             self._free.put(sink)
 
-    def _write_to(self, sink: Sink, payloads: Sequence[bytes], sender: Sender) -> list[Refusal]:
+    def _write_to(self, sink: Sink, payloads: Sequence[bytes], sender: str) -> list[Refusal]:
         if isinstance(sink, BulkSink):
             return sink.write(payloads, sender=sender)
         # MLflow's public API has neither our ids nor transactions: one at a time, and looked up,

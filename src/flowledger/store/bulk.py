@@ -30,7 +30,7 @@ from flowledger.store.partitions import keep_ahead
 from flowledger.store.rollup import add_calls
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import TESTED_REVISIONS, migrate
-from flowledger.store.senders import DATABASE, FOREIGN, Sender, Senders
+from flowledger.store.senders import FOREIGN, SHIPPER, Senders
 from flowledger.store.signatures import FewVersions
 from flowledger.store.writers import Writer, check_answers, open_writer
 
@@ -147,13 +147,14 @@ class BulkSink:
         payloads: Sequence[bytes],
         *,
         redelivered: bool = False,
-        sender: Sender = DATABASE,
+        sender: str = SHIPPER,
     ) -> list[Refusal]:
         """Store a batch in one transaction; calls that are there already stay as they are.
 
         Args:
             payloads, redelivered: as a `Sink` takes them.
-            sender: who delivers it; records of a process that another sender owns are refused.
+            sender: the user who delivers it, by name; records of another sender's process are
+                refused.
         """
         refusals: list[Refusal] = []
         with self._told():

@@ -1,39 +1,31 @@
 """Who may deliver a process's records: the sender of the first of them, and nobody else.
 
 A producer id is no secret: it stands in every export of a call that one may read. So it is bound to
-the user or key that delivers it first, which happens before anybody else can know it.
+whoever delivers it first, which happens before anybody else can know it.
+
+A sender is one of MLflow's users, by name, or a shipper, which is "": a collector, whoever holds a
+key, or anybody where nobody logs in. Shippers may write every experiment as it is, and they must be
+able to take over from each other: a key is rotated, authentication is switched on, one program
+delivers what another left in its journal. A user may have rights on one experiment alone.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from flowledger.records import number_of
 from flowledger.store.writers import Writer
 
-__all__ = ["DATABASE", "FOREIGN", "Sender", "Senders"]
+__all__ = ["FOREIGN", "SHIPPER", "Senders"]
 
+SHIPPER = ""
 AT_ONCE = 500
 MOST_REMEMBERED = 10_000
 FOREIGN = (
-    "its process belongs to another sender: send it with the user or key that sent the first "
-    "records of that process"
+    "its process belongs to another sender: send it as the user who sent the first records of that "
+    "process, or with a key where those came from an application"
 )
-
-
-class Sender(NamedTuple):
-    """Who delivers records.
-
-    `kind` is `user`, `key`, `anyone` (without authentication) or `database`: whoever holds the
-    database's own password, and so may write everything anyway.
-    """
-
-    kind: str
-    name: str = ""
-
-
-DATABASE = Sender("database")
 
 
 class Senders:
@@ -45,9 +37,9 @@ class Senders:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._known: set[tuple[str, Sender]] = set()
+        self._known: set[tuple[str, str]] = set()
 
-    def find_foreign(self, payloads: Sequence[bytes], sender: Sender) -> set[int]:
+    def find_foreign(self, payloads: Sequence[bytes], sender: str) -> set[int]:
         """Bind unbound producers to this sender; return the places of records of other senders.
 
         The binding is committed before the batch: of two senders at the same time the second is
@@ -61,7 +53,7 @@ class Senders:
         """Ask the database again: it may be another one."""
         self._known.clear()
 
-    def _claim(self, producers: set[str], sender: Sender) -> set[str]:
+    def _claim(self, producers: set[str], sender: str) -> set[str]:
         unknown = sorted(name for name in producers if (name, sender) not in self._known)
         if not unknown:
             return set()
@@ -69,21 +61,21 @@ class Senders:
             bound = self._read(cursor, unknown)
             if new := [name for name in unknown if name not in bound]:
                 # In one order, so that two of these wait for each other at most once.
-                cursor.executemany(_insert(self._writer.mark), [(name, *sender) for name in new])
+                cursor.executemany(_insert(self._writer.mark), [(name, sender) for name in new])
                 bound |= self._read(cursor, new)  # another sender may have been first meanwhile
-        foreign = {name for name in unknown if bound[name] != sender and sender != DATABASE}
+        foreign = {name for name in unknown if bound[name] != sender}
         if len(self._known) > MOST_REMEMBERED:
             self._known.clear()
         self._known.update((name, sender) for name in unknown if name not in foreign)
         return foreign
 
-    def _read(self, cursor: Any, producers: Sequence[str]) -> dict[str, Sender]:
-        found: dict[str, Sender] = {}
+    def _read(self, cursor: Any, producers: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
         for start in range(0, len(producers), AT_ONCE):
             some = producers[start : start + AT_ONCE]
             marks = ", ".join([self._writer.mark] * len(some))
-            cursor.execute(f"SELECT id, kind, name FROM llm_senders WHERE id IN ({marks})", some)
-            found.update((row[0], Sender(row[1], row[2])) for row in cursor)
+            cursor.execute(f"SELECT id, user_name FROM llm_senders WHERE id IN ({marks})", some)
+            found.update((row[0], row[1]) for row in cursor)
         return found
 
 
@@ -104,5 +96,4 @@ def _producer_of(payload: bytes) -> str:
 
 
 def _insert(mark: str) -> str:
-    values = ", ".join([mark] * 3)
-    return f"INSERT INTO llm_senders (id, kind, name) VALUES ({values}) ON CONFLICT DO NOTHING"
+    return f"INSERT INTO llm_senders (id, user_name) VALUES ({mark}, {mark}) ON CONFLICT DO NOTHING"

@@ -1,3 +1,3 @@
--- Which user or key each process belongs to: whoever sends its next record becomes its sender.
+-- Which user each process belongs to: whoever sends its next record becomes its sender.
 
 DROP TABLE llm_senders;
