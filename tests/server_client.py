@@ -58,8 +58,10 @@ class Server:
         return self.ask("POST", CALLS_PATH, body=body, headers={"Content-Type": kind, **named})
 
     def post_calls(self, calls: Sequence[Record], **headers: str) -> urllib3.BaseHTTPResponse:
-        """POST calls, or other records, as the shipping client does."""
-        body = gzip.compress(frames_of([PRODUCER, *map(encode, calls)]), compresslevel=1)
+        """POST calls, or other records of one process, as the shipping client does."""
+        producer = calls[0].producer
+        told = encode(Producer(id=producer, producer=producer, host="here", pid=1, version="1"))
+        body = gzip.compress(frames_of([told, *map(encode, calls)]), compresslevel=1)
         return self.post(body, Content_Encoding="gzip", **headers)
 
     def post_json(self, content: Any, **headers: str) -> urllib3.BaseHTTPResponse:

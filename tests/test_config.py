@@ -65,6 +65,26 @@ def test_a_wrong_file_is_told(home: Path, text: str) -> None:
         load({})
 
 
+@pytest.mark.parametrize(
+    "line", ["collector_python: ./evil.sh", "redact: keys,evil:run", "redact: [evil:run]"]
+)
+def test_a_file_that_merely_lies_there_chooses_no_code_to_run(home: Path, line: str) -> None:
+    file = Path("flowledger.yaml")
+    file.write_text(f"{line}\n")
+    name = line.partition(":")[0]
+    with pytest.raises(ConfigError, match=f"sets {name}, which names code to run: set FLOWLEDGER_"):
+        load({})
+
+
+def test_code_to_run_is_taken_from_a_file_that_is_named(home: Path) -> None:
+    file = Path("flowledger.yaml")
+    file.write_text("collector_python: /usr/bin/python3\nredact: keys,mine:redact\n")
+    settings = load({"FLOWLEDGER_CONFIG": str(file)})
+    assert ("/usr/bin/python3", "keys,mine:redact") == (settings.collector_python, settings.redact)
+    file.write_text("redact: keys,email\n")
+    assert "keys,email" == load({}).redact
+
+
 def test_a_file_that_is_named_must_be_there() -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load({"FLOWLEDGER_CONFIG": "/nonexistent.yaml"})

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import random
 import subprocess
 import sys
@@ -27,6 +28,18 @@ RETURN = "Goods may be returned within thirty days."
 def unit(numbers: Sequence[float]) -> bytes:
     length = math.sqrt(sum(number**2 for number in numbers))
     return array("f", [number / length for number in numbers]).tobytes()
+
+
+def test_conversations_are_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        library = SqliteLibrary(tmp_path / "chat.db")
+        library.add([document("a", WAR)])
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        library.close()
+    finally:
+        os.umask(before)
+    assert {"chat.db": 0o600, "chat.db-wal": 0o600, "chat.db-shm": 0o600} == modes
 
 
 def document(source: str, *texts: str, vectors: Sequence[bytes] = ()) -> Document:

@@ -3,33 +3,50 @@
 import base64
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from time import time_ns as now_ns
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 import pytest
+import urllib3
 from hypothesis import given
 from mlflow import MlflowClient
 
-from flowledger.records import Artifact, Call, Job, Logged, Place, Span, encode, new_id
+from flowledger.records import (
+    Artifact,
+    Call,
+    Gap,
+    Gone,
+    Job,
+    Logged,
+    Place,
+    Producer,
+    Span,
+    encode,
+    new_id,
+)
 from flowledger.server.batches import experiments_of
 from flowledger.store.entries import entry
 from flowledger.store.http import CALLS_PATH, HttpSink, is_flowledger
 from flowledger.store.keys import open_keys
-from tests.calls import a_call, any_call
+from tests import calls
+from tests.calls import any_call
 from tests.conftest import postgres_database
-from tests.server_client import PRODUCER, Postgres, Server, rows
+from tests.server_client import Postgres, Server, frames_of, rows
 from tests.servers import answers_at, free_port
 from tests.test_genai_spans import CURRENT
 from tests.test_server_otlp import as_json
 
 ADMIN, PASSWORD = "admin", "correct horse battery"
 HEALTH = "/api/flowledger/v1/health"
-FOR_USERS = ("/metrics", "/api/docs", "/api/openapi.json")
+FOR_USERS = ("/api/docs", "/api/openapi.json")
 ANALYTICS = "/api/analytics/mlflow"
 READY = "/api/flowledger/v1/ready"
 
@@ -45,6 +62,11 @@ def bearer(token: str) -> dict[str, str]:
 
 
 METRICS_TOKEN = "of prometheus alone"
+
+
+def a_call(**fields: Any) -> Call:
+    """A call of a process of its own, since a process belongs to who sent its first record."""
+    return calls.a_call(**{"producer": new_id(), **fields})
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +157,18 @@ def test_a_user_of_mlflows_comes_in(server: Server, path: str, user: str) -> Non
     assert 200 == server.get(path, **basic(user)).status
 
 
+def test_the_numbers_of_every_experiment_are_for_administrators(server: Server) -> None:
+    feature = f"secret {new_id()}"
+    assert 200 == server.post_calls([a_call(feature=feature)], **basic(ADMIN)).status
+    assert feature in server.get("/metrics", **basic(ADMIN)).data.decode()
+    told = server.get("/metrics", **basic("ana"))
+    assert (403, True) == (told.status, "as an administrator" in told.json()["detail"])
+
+
 def test_a_key_lets_calls_in_through_the_shipping_client(server: Server, key: str) -> None:
     call = a_call()
     sink = HttpSink(server.url, key)
-    assert [] == sink.write([PRODUCER, encode(call)])
+    assert [] == sink.write([encode(call)])
     sink.close()
     assert {"llm_calls": 1, "runs": 1, "spans": 1} == server.stored([call])
 
@@ -258,8 +288,8 @@ def numbered(seq: int) -> dict[str, Any]:
 
 def test_a_user_sees_the_numbers_of_the_experiments_they_may_read(server: Server) -> None:
     mine, theirs = f"mine {new_id()}", f"theirs {new_id()}"
-    calls = [a_call(experiment=mine, start_ns=now_ns()), a_call(experiment=theirs)]
-    assert 200 == server.post_calls(calls, **basic(ADMIN)).status
+    sent = [a_call(experiment=mine, start_ns=now_ns()), a_call(experiment=theirs)]
+    assert 200 == server.post_calls(sent, **basic(ADMIN)).status
     allow(server, "ana", theirs, "DENY")
     for name, runs in ((mine, 1), (theirs, None)):
         path = f"{ANALYTICS}/overview?{urlencode({'experiment': name})}"
@@ -267,15 +297,15 @@ def test_a_user_sees_the_numbers_of_the_experiments_they_may_read(server: Server
         assert (404 if runs is None else 200, runs) == (told.status, told.json().get("total_runs"))
         assert theirs not in told.json().get("detail", "").partition("there are:")[2]
         assert 1 == server.get(path, **basic(ADMIN)).json()["total_runs"]
-    assert 404 == server.get(f"/api/flowledger/v1/calls/{calls[1].id}", **basic("ana")).status
-    assert 200 == server.get(f"/api/flowledger/v1/calls/{calls[1].id}", **basic(ADMIN)).status
+    assert 404 == server.get(f"/api/flowledger/v1/calls/{sent[1].id}", **basic("ana")).status
+    assert 200 == server.get(f"/api/flowledger/v1/calls/{sent[1].id}", **basic(ADMIN)).status
     listed = server.get("/api/v1/mlflow/tracking/experiments/", **basic("ana")).json()
     assert theirs not in {one["name"] for one in listed["experiments"]}
     assert 401 == server.get("/ledger").status
-    for path, status in (("/ledger", 200), (f"/ledger/calls/{calls[1].id}", 404)):
+    for path, status in (("/ledger", 200), (f"/ledger/calls/{sent[1].id}", 404)):
         shown = server.get(path, **basic("ana"))
         assert (status, False) == (shown.status, theirs.encode() in shown.data)
-    assert 200 == server.get(f"/ledger/calls/{calls[1].id}", **basic(ADMIN)).status
+    assert 200 == server.get(f"/ledger/calls/{sent[1].id}", **basic(ADMIN)).status
     usage = server.get("/api/flowledger/v1/usage?by=experiment", **basic("ana")).json()["usage"]
     assert theirs not in {part["value"] for part in usage}
 
@@ -387,3 +417,117 @@ def test_spans_reach_the_ledger_only_where_mlflow_lets_their_sender_write(
         headers = {**about, **login}
         answer = server.ask("POST", "/v1/traces", body=as_json(CURRENT), headers=headers)
         assert (status, stored) == (answer.status, len(rows(server.uri, query)))
+
+
+def post_each(server: Server, records: list[bytes], login: dict[str, str]) -> list[int]:
+    """The places of the records that are refused."""
+    answer = server.post(frames_of(records), **login)
+    assert 200 == answer.status, answer.data
+    return [refusal["index"] for refusal in answer.json()["refused"]]
+
+
+def test_another_key_goes_on_with_a_process_and_a_user_does_not(server: Server, key: str) -> None:
+    left = [encode(a_call(producer=new_id(), seq=1)) for _ in range(2)]
+    assert [] == post_each(server, left[:1], bearer(key))
+    with open_keys(server.uri, make=False) as keys:
+        rotated = keys.create(f"key-{new_id()}")
+    assert [] == post_each(server, left, bearer(rotated))
+    assert [0, 1] == post_each(server, left, basic(ADMIN))
+
+
+def test_nobody_speaks_for_a_process_that_a_user_sent_first(server: Server, key: str) -> None:
+    theirs, producer = f"theirs {new_id()}", new_id()
+
+    def record(kind: Any, seq: int, **fields: Any) -> bytes:
+        return encode(kind(id=new_id(), producer=producer, seq=seq, start_ns=now_ns(), **fields))
+
+    run = Job(id=new_id(), producer=producer, seq=8, running=True, name="job", experiment=theirs)
+    assert [] == post_each(server, [encode(run)], basic(ADMIN))
+    mine = record(Job, 1, name="mine", experiment="mine", running=True)
+    odd = msgspec.msgpack.encode(
+        {"type": "call", "id": new_id(), "producer": producer, "seq": 9, "experiment": 5}
+    )
+    about_another = Producer(id=producer, producer=new_id(), host="elsewhere")
+    forged = [
+        encode(Gone(id=producer, producer=producer, start_ns=now_ns())),
+        record(Gap, 0, first_seq=1, last_seq=5, count=5),
+        mine,
+        record(Span, 2, name="mine", experiment="mine"),
+        record(Call, 3, experiment="mine"),
+        odd,
+        encode(about_another),
+    ]
+    own = encode(a_call(experiment="mine"))
+    for login in (basic("ana"), bearer(key)):
+        assert [*range(7)] == post_each(server, [*forged, own], login)
+        assert (
+            "another sender"
+            in server.post(frames_of([mine]), **login).json()["refused"][0]["reason"]
+        )
+        json = {"feature": "mine", "producer": producer, "seq": 4}
+        assert 422 == server.post_json(json, **login).status
+    [status] = rows(server.uri, f"SELECT status FROM runs WHERE run_uuid = '{run.id}'")
+    assert {"status": "RUNNING"} == status
+    for table in ("llm_gaps", "llm_calls", "llm_rejected"):
+        query = f"SELECT * FROM {table} WHERE producer_id = '{producer}'"
+        assert [] == rows(server.uri, query), table
+    named = f"SELECT host FROM llm_producers WHERE id = '{producer}'"
+    assert [] == rows(server.uri, named)
+    genuine = [record(Logged, seq, run_id=run.id, tags={f"n{seq}": "1"}) for seq in range(1, 5)]
+    assert [] == post_each(server, genuine, basic(ADMIN))
+    query = f"SELECT count(*) AS n FROM tags WHERE run_uuid = '{run.id}' AND key LIKE 'n%%'"
+    assert [{"n": 4}] == rows(server.uri, query)
+    gone = encode(Gone(id=producer, producer=producer, start_ns=now_ns()))
+    assert [] == post_each(server, [gone], basic(ADMIN))
+    [status] = rows(server.uri, f"SELECT status FROM runs WHERE run_uuid = '{run.id}'")
+    assert {"status": "KILLED"} == status
+
+
+def from_elsewhere(server: Server, path: str, login: dict[str, str], host: str) -> int:
+    """The status of a GET that comes from another address of this machine."""
+    with urllib3.PoolManager(source_address=(host, 0), retries=False, timeout=90) as pool:
+        return pool.request("GET", server.url + path, headers=login).status
+
+
+def test_a_flood_of_wrong_passwords_is_slowed_down_and_nobody_else_waits(
+    server: Server, key: str
+) -> None:
+    assert 200 == server.get("/api/docs", **basic("ana")).status
+    assert 200 == server.post_calls([a_call()], **bearer(key)).status
+    stopped = Event()
+
+    def guess(number: int) -> Counter[int]:
+        found = Counter[int]()
+        path = ("/api/docs", "/api/2.0/mlflow/experiments/get?experiment_id=0")[number % 2]
+        while not stopped.is_set() or not found:
+            name = "ana" if number % 3 else f"nobody-{new_id()}"
+            found[from_elsewhere(server, path, basic(name, new_id()), "127.0.0.2")] += 1
+        return found
+
+    with ThreadPoolExecutor(100) as threads:
+        guesses = [threads.submit(guess, number) for number in range(100)]
+        seen = [
+            status
+            for _ in range(10)
+            for status in (
+                server.get("/api/docs", **basic("ana")).status,
+                server.post_calls([a_call()], **bearer(key)).status,
+                from_elsewhere(server, "/api/docs", basic(ADMIN), "127.0.0.3"),
+            )
+        ]
+        stopped.set()
+        guessed = sum((done.result() for done in guesses), Counter[int]())
+    assert [200] * 30 == seen
+    assert {401, 429} == set(guessed)
+    assert 2 * 110 >= guessed[401]  # of two workers, with what is free and some waited for
+
+
+def test_a_password_that_is_known_is_never_made_to_wait(server: Server) -> None:
+    user = f"eve-{new_id()}"
+    make_user(server, user)
+    host = "127.0.0.4"
+    for _ in range(8):  # until both workers know it
+        assert 200 == from_elsewhere(server, "/api/docs", basic(user), host)
+    wrong = [from_elsewhere(server, "/api/docs", basic(user, new_id()), host) for _ in range(60)]
+    assert 429 == wrong[-1]
+    assert 200 == from_elsewhere(server, "/api/docs", basic(user), host)

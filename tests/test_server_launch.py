@@ -15,8 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 from flowledger.cli import main
+from flowledger.store.keys import open_keys
 from tests.server_client import JSON, Server
 from tests.servers import answers_at, free_port
+from tests.test_server_auth import ADMIN, METRICS_TOKEN, PASSWORD, basic, bearer
 
 FLOWLEDGER = str(Path(sys.executable).with_name("flowledger"))
 
@@ -154,6 +156,44 @@ def test_a_static_prefix_is_put_before_our_routes_too(place: Path, empty_sqlite:
         )
         assert (200, 404) == (call.status, server.get("/api/flowledger/v1/health").status)
         assert [{"url": "/llm"}] == server.get("/llm/api/openapi.json").json()["servers"]
+
+
+def test_a_static_prefix_and_a_login_go_together(
+    place: Path, empty_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "mlflow.db").write_bytes(empty_sqlite.read_bytes())
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", PASSWORD)
+    monkeypatch.setenv("FLOWLEDGER_SERVER_METRICS_TOKEN", METRICS_TOKEN)
+    uri = f"sqlite:///{place / 'mlflow.db'}"
+    with (
+        started(place, "--workers", "1", "--auth", "basic", "--", "--static-prefix", "/llm") as (
+            _,
+            url,
+        ),
+        open_keys(uri, make=False) as keys,
+    ):
+        server, key = Server(f"{url}/llm", uri, place / "server.log"), bearer(keys.create("web"))
+        token = bearer(METRICS_TOKEN)
+        statuses = {
+            "health": server.get("/api/flowledger/v1/health").status,
+            "nobody": server.get("/api/docs").status,
+            "a wrong password": server.get("/api/docs", **basic(ADMIN, "wrong")).status,
+            "a user": server.get("/api/docs", **basic(ADMIN)).status,
+            "the token": server.get("/metrics", **token).status,
+            "the token elsewhere": server.get("/api/docs", **token).status,
+            "a key": server.post_json({"feature": "f"}, **key).status,
+            "a key elsewhere": server.get("/metrics", **key).status,
+        }
+    assert {
+        "health": 200,
+        "nobody": 401,
+        "a wrong password": 401,
+        "a user": 200,
+        "the token": 200,
+        "the token elsewhere": 401,
+        "a key": 200,
+        "a key elsewhere": 403,
+    } == statuses
 
 
 def test_a_server_that_ends_by_itself_is_told(place: Path) -> None:

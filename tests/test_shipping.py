@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -203,3 +204,17 @@ def test_every_destination_of_a_home_is_found_and_no_password_is_written(home: P
     assert {"postgresql://ana:secret@db/one", "postgresql://ana@db/two"} == found
     written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
     assert b"secret" not in written
+
+
+def test_what_tells_of_shipping_is_for_its_owner_alone(home: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        settings = config.load()
+        note_destination(settings)
+        loop = Loop(settings.journal_folder, MemorySink)
+        loop.turn()
+        loop.close()
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in settings.journal_folder.iterdir()}
+    assert {"destination.json": 0o600, "status.json": 0o600} == modes

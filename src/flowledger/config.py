@@ -44,6 +44,8 @@ WRITTEN_NAMES = (
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # In the file or as an argument only.
 IN_THE_FILE = ("experiments", "also_as", "providers", "capture_content_of", "evidence")
+# What names something to run is not taken from a file that merely lies in the working directory.
+RUNS = ("collector_python", "redact")
 SCHEMES = ("sqlite", "postgresql", "http", "https", "file", "")
 LONGEST_SECONDS = 86_400
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -280,7 +282,20 @@ def _from_file(environ: Mapping[str, str]) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold settings as `name: value` lines")
+    if not environ.get("FLOWLEDGER_CONFIG"):
+        _refuse_programs(path, values)
     return values
+
+
+def _refuse_programs(path: Path, values: Mapping[str, Any]) -> None:
+    """Whoever can put a file into a directory must not choose what a program started there runs."""
+    for name in RUNS:
+        value = str(values.get(name) or "")
+        if value and (name != "redact" or ":" in value):
+            raise ConfigError(
+                f"{path} sets {name}, which names code to run: set FLOWLEDGER_{name.upper()}, or "
+                f"name this file with FLOWLEDGER_CONFIG={path.absolute()}"
+            )
 
 
 def _check(settings: Settings) -> None:

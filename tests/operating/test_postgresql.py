@@ -2,9 +2,12 @@
 
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
@@ -13,7 +16,19 @@ from flowledger.cli import main
 from flowledger.config import Destination
 from flowledger.errors import StoreMisconfigured, StoreUnavailable
 from flowledger.questions import Ledger
-from flowledger.records import encode
+from flowledger.records import (
+    Artifact,
+    Gap,
+    Gone,
+    Job,
+    Logged,
+    Metric,
+    Place,
+    Producer,
+    Span,
+    encode,
+    new_id,
+)
 from flowledger.store import open_sink
 from flowledger.store.partitions import partition
 from tests.calls import a_call
@@ -164,6 +179,68 @@ def test_a_server_works_as_the_writer_and_questions_as_the_reader(
     with Ledger(as_role(roles, "flowledger_reader")) as ledger:
         assert 5 == ledger.over().sums().calls
         assert {call.id for call in calls} == {row.id for row in ledger.recent(10)}
+
+
+def test_a_collector_stores_everything_that_applications_record(roles: str, tmp_path: Path) -> None:
+    about: dict[str, Any] = {"producer": new_id(), "start_ns": time.time_ns(), "experiment": "new"}
+    job = Job(**about, id=new_id(), seq=1, name="job", running=True)
+    place = Place(root_id=job.id, parent_id=job.id, experiment="new")
+    records = [
+        Producer(id=about["producer"], producer=about["producer"], host="here"),
+        job,
+        Logged(**about, id=new_id(), seq=2, run_id=job.id, params={"a": 1}, tags={"b": "2"}),
+        Logged(
+            **about,
+            id=new_id(),
+            seq=3,
+            run_id=job.id,
+            metrics=[Metric(key="m", value=1.0, timestamp_ms=1)],
+        ),
+        Span(**about, id=new_id(), seq=4, name="step", place=place),
+        Artifact(**about, id=new_id(), seq=5, run_id=job.id, path="a.txt", content=b"a"),
+        a_call(**about, seq=6, cost_usd=0.5, tags={"team": "a"}, place=place),
+        Gap(id=new_id(), producer=about["producer"], first_seq=7, last_seq=8, count=2),
+        Gap(id=new_id(), producer=about["producer"], first_seq=7, last_seq=9, count=3),
+        Gone(id=about["producer"], producer=about["producer"], start_ns=about["start_ns"]),
+    ]
+    place_of = destination(as_role(roles, "flowledger_collector"))
+    sink = open_sink(msgspec.structs.replace(place_of, artifact_root=str(tmp_path)))
+    assert [] == sink.write([encode(record) for record in records[:-2]])
+    assert [] == sink.write([encode(record) for record in records])
+    execute(roles, "UPDATE llm_calls SET group_id = NULL")  # as an older flowledger leaves them
+    sink.close()
+    later = open_sink(place_of)
+    assert [0] == [refusal.place for refusal in later.write([b"no record", encode(a_call())])]
+    later.close()
+    assert [{"n": 0}] == rows(roles, "SELECT count(*) AS n FROM llm_calls WHERE group_id IS NULL")
+    [run] = rows(roles, f"SELECT status FROM runs WHERE run_uuid = '{job.id}'")
+    assert ("KILLED", 1) == (run["status"], len(list(tmp_path.rglob("a.txt"))))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO llm_keys VALUES ('a', 'b', 'c', 1, NULL)",
+        "UPDATE llm_keys SET revoked_ms = NULL",
+        "SELECT * FROM llm_keys",
+        "SELECT * FROM secrets",
+        "SELECT password_hash FROM users",
+        "UPDATE users SET is_admin = TRUE",
+        "INSERT INTO users (username, password_hash, is_admin) VALUES ('a', 'b', TRUE)",
+        "UPDATE role_permissions SET permission = 'MANAGE'",
+        "INSERT INTO secrets DEFAULT VALUES",
+        "DELETE FROM registered_models",
+        "UPDATE llm_calls SET cost_usd = 0",
+        "DELETE FROM llm_calls",
+        "UPDATE llm_senders SET user_name = 'mine'",
+        "UPDATE llm_chain SET note = 'x'",
+        "DELETE FROM llm_erasures",
+        "UPDATE llm_schema SET breaking = FALSE",
+        "CREATE TABLE mine (id INTEGER)",
+    ],
+)
+def test_a_collector_cannot_change_calls_nor_keys_nor_users(roles: str, statement: str) -> None:
+    assert "permission denied" in refused(roles, "flowledger_collector", statement)
 
 
 @pytest.mark.parametrize(

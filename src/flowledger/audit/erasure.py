@@ -52,6 +52,7 @@ VACUUMED = (
         "llm_rejected",
         "llm_keys",
         "llm_producers",
+        "llm_senders",
     ),
 )
 Progress = Callable[[int], None]
@@ -400,6 +401,7 @@ class _Work:
             # What a database said of a record may quote it.
             cursor.execute("UPDATE llm_rejected SET reason = 'cleared by an erasure'")
             self._rename(cursor, "llm_keys", "name", renaming)
+            self._rename(cursor, "llm_senders", "user_name", renaming)
             if processes := self._rename(cursor, "llm_producers", "os_user", renaming):
                 written = [("llm_producers", (one,)) for one in processes]
                 leaves = Leaves(rows=chain.row_leaves(self._writer, cursor, written))

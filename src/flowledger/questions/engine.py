@@ -4,11 +4,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
 from flowledger.config import without_password
-from flowledger.errors import NotFound, StoreMisconfigured, StoreUnavailable
+from flowledger.errors import NotFound, QuestionError, StoreMisconfigured, StoreUnavailable
 from flowledger.store.connections import Timeouts, limit_statements, tcp_options
 
 __all__ = ["open_engine", "reading"]
@@ -32,9 +33,10 @@ def open_engine(tracking_uri: str, statement_seconds: float) -> sa.Engine:
     kind = tracking_uri.partition(":")[0].partition("+")[0]
     try:
         if kind == "sqlite":
-            return _sqlite(tracking_uri)
+            return _refusing_nul(_sqlite(tracking_uri))
         if kind == "postgresql":
-            return _postgresql(tracking_uri, Timeouts(CONNECT_SECONDS, statement_seconds))
+            timeouts = Timeouts(CONNECT_SECONDS, statement_seconds)
+            return _refusing_nul(_postgresql(tracking_uri, timeouts))
     except ImportError as exc:
         raise StoreMisconfigured(
             f"{exc.name} is not installed: pip install 'flowledger[server,postgres]'"
@@ -56,6 +58,7 @@ def reading(engine: sa.Engine, place: str) -> Iterator[sa.Connection]:
 
     Raises:
         NotFound: the database has no ledger yet.
+        QuestionError: a value of the question holds NUL.
         StoreUnavailable: the database does not answer.
     """
     try:
@@ -95,6 +98,18 @@ def _postgresql(uri: str, timeouts: Timeouts) -> sa.Engine:
     engine = sa.create_engine(url, pool_pre_ping=True, connect_args=arguments)
     limit_statements(engine, timeouts)
     return engine.execution_options(postgresql_readonly=True)
+
+
+def _refusing_nul(engine: sa.Engine) -> sa.Engine:
+    """No text of a ledger holds NUL, and PostgreSQL's driver fails on one as on an outage."""
+    sa.event.listen(engine, "before_cursor_execute", _refuse_nul)
+    return engine
+
+
+def _refuse_nul(connection: Any, cursor: Any, statement: str, parameters: Any, *_: object) -> None:
+    values = parameters.values() if isinstance(parameters, dict) else parameters
+    if any(isinstance(value, str) and "\0" in value for value in values):
+        raise QuestionError("a value holds the NUL character, which no text of the ledger has")
 
 
 def _has_ledger(engine: sa.Engine, place: str) -> bool:

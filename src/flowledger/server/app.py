@@ -25,6 +25,7 @@ from flowledger.server.counting import OURS, Counted
 from flowledger.server.guard import Guard
 from flowledger.server.key_holders import SpansByKey
 from flowledger.server.linked import Linked
+from flowledger.server.log_ins import LogIns
 from flowledger.server.metrics import Metrics
 from flowledger.server.metrics_folder import MetricsFolder
 from flowledger.server.otlp import Otlp
@@ -63,7 +64,13 @@ def create(folder: MetricsFolder) -> ASGIApp:
     path = f"{prefix}{OTLP_TRACES_PATH}"
     spans = theirs if users is None else SpansByKey(theirs, parts, path)
     rest = Linked(Otlp(spans, parts, path), prefix, dashboard.PLACE)
-    return Counted(_InFront(ours, rest, prefix), metrics, prefix)
+    app: ASGIApp = _InFront(ours, rest, prefix)
+    if users is not None:
+        app = LogIns(app, parts, users, frozenset(f"{prefix}{path}" for path in FOR_EVERYBODY))
+    return Counted(app, metrics, prefix)
+
+
+FOR_EVERYBODY = (*health.PUBLIC_PATHS, "/health")  # the last is MLflow's
 
 
 class _InFront:

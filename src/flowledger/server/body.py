@@ -1,8 +1,8 @@
 """Reading a request's body: so long, so large, and so much of all of them at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
@@ -39,6 +39,20 @@ class Bodies:
         finally:
             self._held -= len(body)
 
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Count what a body was inflated to until the block is left.
+
+        Raises:
+            HTTPException: 429 no room for it now.
+        """
+        self._check_room(size)
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
     def _check_length(self, request: Request) -> None:
         """Refuse by the length that is announced, before a byte of it is read."""
         announced = request.headers.get("content-length", "0")
@@ -63,10 +77,13 @@ class Bodies:
     def _take(self, body: bytearray, chunk: bytes) -> None:
         if len(body) + len(chunk) > self._settings.max_body_bytes:
             raise self._too_large()
-        if self._held + len(chunk) > self._settings.max_waiting_bytes:
-            raise busy("the server holds as many requests as it takes: send it again later")
+        self._check_room(len(chunk))
         body += chunk
         self._held += len(chunk)
+
+    def _check_room(self, size: int) -> None:
+        if self._held + size > self._settings.max_waiting_bytes:
+            raise busy("the server holds as many requests as it takes: send it again later")
 
     def _too_large(self) -> HTTPException:
         return HTTPException(

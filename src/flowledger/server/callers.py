@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 
 from flowledger import logs
 from flowledger.server.problems import first_line, unavailable
+from flowledger.store.senders import SHIPPER
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -37,6 +38,11 @@ class Caller:
     kind: str
     name: str = ""
     is_admin: bool = False
+
+    @property
+    def sender(self) -> str:
+        """As whom the caller delivers records; an administrator is a user like others there."""
+        return self.name if self.kind == "user" else SHIPPER
 
 
 ANYONE = Caller("anyone")

@@ -1,8 +1,9 @@
-"""Content encodings: gzip, and zstd where Python brings it; never more than a bound inflated."""
+"""Content encodings: gzip, deflate, and zstd where Python has it; inflated up to a bound alone."""
 
 import contextlib
 import zlib
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -54,6 +55,14 @@ def _gunzip(body: bytes, most: int) -> bytes:
         raise HTTPException(400, "the body is not gzip, or is damaged") from exc
 
 
+def _undeflate(body: bytes, most: int) -> bytes:
+    """With zlib's head, as RFC 9110 wants it, or without one, as some clients send it."""
+    for wbits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
+        with contextlib.suppress(zlib.error):
+            return _all_members(body, most, partial(zlib.decompressobj, wbits), "deflate")
+    raise HTTPException(400, "the body is not deflate, or is damaged")
+
+
 def _unzstd(body: bytes, most: int) -> bytes:
     options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
     try:
@@ -87,6 +96,6 @@ def _too_large(most: int) -> HTTPException:
     return HTTPException(413, f"send at most {most} bytes at once, inflated: split the batch")
 
 
-ENCODINGS: dict[str, Callable[[bytes, int], bytes]] = {"gzip": _gunzip}
+ENCODINGS: dict[str, Callable[[bytes, int], bytes]] = {"gzip": _gunzip, "deflate": _undeflate}
 if zstd is not None:
     ENCODINGS["zstd"] = _unzstd

@@ -17,12 +17,18 @@ from flowledger.store.keys import is_key
 
 __all__ = ["Guard"]
 
+NUMBERS_OF_ALL = (
+    "these numbers are of every experiment: log in as an administrator, or send the token that the "
+    "server has as FLOWLEDGER_SERVER_METRICS_TOKEN"
+)
+
 
 class Guard:
     """Lets a request through to `app` with its caller, or answers 401, 403 or 503.
 
-    Health is for everybody, ingest for users and holders of keys, all the rest for users; numbers
-    also for Prometheus with a token of its own, so that they are told while the database is away.
+    Health is for everybody, ingest for users and holders of keys, all the rest for users. Numbers
+    name features of every experiment, so they are for administrators; also for Prometheus with a
+    token of its own, so that they are told while the database is away.
 
     Args:
         app: our routes.
@@ -53,7 +59,10 @@ class Guard:
         if path == METRICS_PATH and self._is_of_prometheus(token):
             return Caller("prometheus")
         if not is_key(token):
-            return await self._parts.ask(lambda: self._users.caller(headers, path, method))
+            caller = await self._parts.callers.do(lambda: self._users.caller(headers, path, method))
+            if path == METRICS_PATH and not caller.is_admin:
+                raise HTTPException(403, NUMBERS_OF_ALL)
+            return caller
         if (method, path) != ("POST", CALLS_PATH):
             raise HTTPException(403, "a key is for sending calls and spans: log in as a user here")
         return await key_holder(self._parts, token)

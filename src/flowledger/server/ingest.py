@@ -111,7 +111,7 @@ class _Ingest:
             self._check_permission(caller_of(request), payloads)
             return payloads
 
-        refused = _listed(await self._parts.sinks.write(read))
+        refused = _listed(await self._parts.sinks.write(read, caller_of(request).sender))
         return _Answer(
             Taken(stored=len(payloads) - len(refused), refused=refused), 200, len(refused)
         )
@@ -125,7 +125,7 @@ class _Ingest:
             self._check_permission(caller_of(request), batches[0].payloads)
             return batches[0].payloads
 
-        refusals = await self._parts.sinks.write(read)
+        refusals = await self._parts.sinks.write(read, caller_of(request).sender)
         return _json_answer(batches[0], batches[0].placed(refusals))
 
     def _check_permission(self, caller: Caller, payloads: Sequence[bytes]) -> None:

@@ -74,7 +74,7 @@ async def key_holder(parts: Parts, token: str) -> Caller:
             _log.warning("a key cannot be looked up: %s", first_line(exc))
             raise database_away() from exc
 
-    name = await parts.ask(ask)
+    name = await parts.keys.do(ask)
     if name is None:
         raise not_authenticated("this key is not known, or was revoked: ask for a new one")
     return Caller("key", name)

@@ -31,6 +31,9 @@ class Parts:
     beside_traces: the same for calls whose trace MLflow has already.
     database: for short questions of the server's own.
     questions: threads for those questions, with a bound on how long the client waits.
+    callers: threads that look up users who are known already.
+    keys: threads that look up keys.
+    log_ins: threads that compare passwords nobody knows to be right; a flood of them is alone here.
     metrics: what `/metrics` says of this worker.
     users: MLflow's users with `--auth basic`, else None.
     """
@@ -41,6 +44,9 @@ class Parts:
     beside_traces: Sinks
     database: Database
     questions: Crew
+    callers: Crew
+    keys: Crew
+    log_ins: Crew
     metrics: Metrics
     users: MlflowUsers | None
 
@@ -56,7 +62,8 @@ class Parts:
         """Let go of threads and connections."""
         self.sinks.close()
         self.beside_traces.close()
-        self.questions.close()
+        for crew in (self.questions, self.callers, self.keys, self.log_ins):
+            crew.close()
         self.database.close()
 
 
@@ -67,13 +74,17 @@ def make_parts(
     users: MlflowUsers | None,
 ) -> Parts:
     """The parts of a worker over this database; nothing is connected yet."""
+    seconds = settings.question_seconds
     return Parts(
         common=common,
         settings=settings,
         sinks=Sinks(common.destination, settings, [metrics.stored]),
         beside_traces=Sinks(_without_traces(common.destination), settings, [metrics.stored]),
         database=Database(common.tracking_uri),
-        questions=Crew("flowledger-ask", threads=4, places=64, seconds=settings.question_seconds),
+        questions=Crew("flowledger-ask", threads=4, places=64, seconds=seconds),
+        callers=Crew("flowledger-callers", threads=4, places=64, seconds=seconds),
+        keys=Crew("flowledger-keys", threads=2, places=64, seconds=seconds),
+        log_ins=Crew("flowledger-log-ins", threads=2, places=64, seconds=seconds),
         metrics=metrics,
         users=users,
     )

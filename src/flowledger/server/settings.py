@@ -21,9 +21,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     auth: `basic` puts MLflow's users in front of everything of ours; empty asks nobody.
     sinks: batches stored at the same time on PostgreSQL; SQLite takes one at a time.
     batches_in_flight: batches being stored or waiting for it; the next one gets 429.
-    max_body_bytes: longest request body, as it is sent.
-    max_batch_bytes: longest batch of frames, inflated.
-    max_json_bytes: longest batch of JSON, inflated.
+    max_body_bytes: longest body of ingest and of `/v1/traces`, as it is sent.
+    max_batch_bytes: longest batch of frames or of spans as protobuf, inflated.
+    max_json_bytes: longest batch of JSON, calls or spans, inflated.
     max_waiting_bytes: most of all bodies that a worker holds at once; beyond it 429.
     max_records: most records in one batch.
     body_seconds: how long a client may take to send a body.

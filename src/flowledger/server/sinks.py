@@ -16,6 +16,7 @@ from flowledger.store.bulk import BulkSink, open_bulk
 __all__ = ["Sinks"]
 
 AWAY = "the database does not take calls now"
+SERVED = "mlflow-artifacts:/"  # what MLflow's server keeps in --artifacts-destination
 
 _log = logging.getLogger("flowledger.server")
 
@@ -47,16 +48,17 @@ class Sinks:
             seconds=settings.store_seconds,
         )
 
-    async def write(self, read: Callable[[], Sequence[bytes]]) -> list[Refusal]:
+    async def write(self, read: Callable[[], Sequence[bytes]], sender: str) -> list[Refusal]:
         """Read a batch and store it, both in a thread; committed when this returns.
 
         Args:
             read: makes the encoded records; what it raises reaches the caller.
+            sender: the user who delivers it, as `BulkSink.write` takes it.
 
         Raises:
             HTTPException: 429 too many batches at once, 503 the database is away.
         """
-        return await self._crew.do(lambda: self._write(read()))
+        return await self._crew.do(lambda: self._write(read(), sender))
 
     def close(self) -> None:
         """Begin nothing more, and let go of the connections that are free."""
@@ -66,12 +68,12 @@ class Sinks:
             if sink is not None:
                 sink.close()
 
-    def _write(self, payloads: Sequence[bytes]) -> list[Refusal]:
+    def _write(self, payloads: Sequence[bytes], sender: str) -> list[Refusal]:
         sink = self._free.get()
         try:
             if sink is None:
                 sink = self._open()
-            return sink.write(payloads)
+            return sink.write(payloads, sender=sender)
         except StoreError as exc:
             if sink is not None:
                 sink.close()
@@ -83,4 +85,8 @@ class Sinks:
             self._free.put(sink)
 
     def _open(self) -> BulkSink:
-        return open_bulk(self._destination, lambda writer: ObservedWriter(writer, self._observers))
+        return open_bulk(
+            self._destination,
+            lambda writer: ObservedWriter(writer, self._observers),
+            (self._destination.artifact_root, SERVED),
+        )

@@ -19,6 +19,7 @@ import msgspec
 from flowledger.config import Destination, Settings
 from flowledger.journal import segment_paths
 from flowledger.shipping.loop import Loop
+from flowledger.shipping.private import write_private
 from flowledger.store import open_sink
 
 __all__ = [
@@ -165,9 +166,7 @@ def note_destination(settings: Settings) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / DESTINATION_FILE
     if not path.exists():
-        unnamed = path.with_suffix(f".{os.getpid()}")
-        unnamed.write_bytes(msgspec.json.encode(settings.destination.redacted()))
-        unnamed.replace(path)
+        write_private(path, msgspec.json.encode(settings.destination.redacted()))
 
 
 def destinations(settings: Settings) -> Iterator[tuple[Path, Destination]]:

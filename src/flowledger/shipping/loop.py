@@ -12,6 +12,7 @@ import msgspec
 from flowledger import logs
 from flowledger.errors import StoreError, StoreOutdated
 from flowledger.shipping.drain import Drain
+from flowledger.shipping.private import write_private
 from flowledger.store import Sink
 
 __all__ = ["Loop", "Status", "read_status"]
@@ -108,10 +109,8 @@ class Loop:
             return
         self._said = error
         status = Status(pid=os.getpid(), at=time.time(), error=error)
-        unnamed = self._status_path.with_suffix(f".{os.getpid()}")
         try:
-            unnamed.write_bytes(msgspec.json.encode(status))
-            unnamed.replace(self._status_path)
+            write_private(self._status_path, msgspec.json.encode(status))
         except OSError as exc:
             logs.warn("shipping", "the state of shipping cannot be written: %s", exc)
 

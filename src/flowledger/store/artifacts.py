@@ -9,6 +9,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +22,7 @@ from flowledger.store.job_entries import Piece
 from flowledger.store.job_rows import Statements, insert_into
 from flowledger.store.job_writing import new_pieces
 from flowledger.store.leaves import Leaves
-from flowledger.store.uploads import Uploads
+from flowledger.store.uploads import Uploads, is_below
 from flowledger.store.writers import Writer
 
 __all__ = ["Artifacts", "FileLeaf", "FilesNote", "file_leaf"]
@@ -29,6 +30,7 @@ __all__ = ["Artifacts", "FileLeaf", "FilesNote", "file_leaf"]
 FIRST_BACK_OFF_SECONDS = 1.0
 LONGEST_BACK_OFF_SECONDS = 60.0
 AT_ONCE = 4
+LOOKED_AT = 1000
 
 
 class FileLeaf(msgspec.Struct, frozen=True, array_like=True):
@@ -55,7 +57,7 @@ class _Waiting(NamedTuple):
     producer_id: str
     seq: int
     run_id: str
-    record: str
+    folder: str | None
 
 
 class Artifacts:
@@ -63,10 +65,12 @@ class Artifacts:
 
     Args:
         writer: the database, which knows where a run's artifacts go.
+        roots: folders they may be in; empty allows any.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, roots: Sequence[str] = ()) -> None:
         self._writer = writer
+        self._roots = roots
         self._uploads = Uploads()
         self._failures = 0
         self._try_at = 0.0
@@ -114,9 +118,17 @@ class Artifacts:
         assert isinstance(made.record, Artifact)
         if folder is None:
             raise RecordError(f"there is no run {made.run_id} to keep it with")
+        if not self._may_write(folder):
+            raise RecordError(
+                f"the artifacts of run {made.run_id} go to {folder[:200]}, and this server writes"
+                " below its own artifact root alone: name an experiment without its own location"
+            )
         if behind or (self._failures and time.monotonic() < self._try_at):
             return "others wait before it"
         return self._uploaded(folder, made.record)
+
+    def _may_write(self, folder: str) -> bool:
+        return not self._roots or is_below(folder, self._roots)
 
     def _uploaded(self, folder: str, artifact: Artifact) -> str | None:
         try:
@@ -136,16 +148,20 @@ class Artifacts:
 
     def _try_again(self, one: _Waiting) -> bool:
         """Whether it is done with, one way or the other."""
-        with self._writer.transaction() as cursor:
-            folders = self._values(cursor, "runs", "run_uuid", "artifact_uri", [one.run_id])
-        artifact = decode(base64.b64decode(one.record))
-        assert isinstance(artifact, Artifact)
         where = f"WHERE producer_id = {self._writer.mark} AND seq = {self._writer.mark}"
+        key = (one.producer_id, one.seq)
+        with self._writer.transaction() as cursor:
+            cursor.execute(f"SELECT record FROM llm_artifacts {where}", key)
+            found = cursor.fetchone()
+        if found is None:
+            return True  # another sink was quicker
+        artifact = decode(base64.b64decode(found[0]))
+        assert isinstance(artifact, Artifact)
         change: tuple[str, tuple[Any, ...]]
         try:
-            if one.run_id not in folders:
+            if one.folder is None:
                 raise RecordError(f"there is no run {one.run_id} to keep it with")
-            late = self._uploaded(folders[one.run_id], artifact)
+            late = self._uploaded(one.folder, artifact)
             change = (f"DELETE FROM llm_artifacts {where}", ())
         except RecordError as exc:
             late = None
@@ -157,18 +173,22 @@ class Artifacts:
             )
         if late is None:
             with self._writer.transaction() as cursor:
-                cursor.execute(change[0], (*change[1], one.producer_id, one.seq))
+                cursor.execute(change[0], (*change[1], *key))
         return late is None
 
     def _oldest(self) -> list[_Waiting]:
+        """The first that this sink may write: a collector's may be for that collector alone."""
         with self._writer.transaction() as cursor:
             cursor.execute(
-                "SELECT producer_id, seq, run_id, record FROM llm_artifacts"
-                f" WHERE refused = {self._writer.mark}"
-                f" ORDER BY received_ms, producer_id, seq LIMIT {AT_ONCE}",
+                "SELECT a.producer_id, a.seq, a.run_id, r.artifact_uri FROM llm_artifacts a"
+                " LEFT JOIN runs r ON r.run_uuid = a.run_id"
+                f" WHERE a.refused = {self._writer.mark}"
+                f" ORDER BY a.received_ms, a.producer_id, a.seq LIMIT {LOOKED_AT}",
                 (False,),
             )
-            return [_Waiting(*row) for row in cursor]
+            waiting = [_Waiting(*row) for row in cursor]
+        mine = (one for one in waiting if one.folder is None or self._may_write(one.folder))
+        return list(islice(mine, AT_ONCE))
 
     def _values(
         self, cursor: Any, table: str, key: str, value: str, ids: Sequence[str]

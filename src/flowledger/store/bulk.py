@@ -32,6 +32,7 @@ from flowledger.store.rollup import add_calls
 from flowledger.store.rollup_queue import queue_rebuilds
 from flowledger.store.rows import COLUMNS, LEDGER, Experiment, gap_row, make_rows, producer_row
 from flowledger.store.schema import migrate, refuse_unsupported
+from flowledger.store.senders import FOREIGN, SHIPPER, Senders
 from flowledger.store.signatures import FewVersions
 from flowledger.store.writers import Writer, check_answers, open_writer
 
@@ -57,13 +58,16 @@ _id = re.compile(r"[0-9a-f]{32}")
 
 
 def open_bulk(
-    destination: Destination, through: Callable[[Writer], Writer] = lambda writer: writer
+    destination: Destination,
+    through: Callable[[Writer], Writer] = lambda writer: writer,
+    artifact_roots: Sequence[str] = (),
 ) -> "BulkSink":
     """The bulk sink for a database, whose tables are made where there are none.
 
     Args:
         destination: the database and how calls are written to it.
         through: puts a writer of its own around the database's.
+        artifact_roots: folders that artifacts may be in; empty allows any.
 
     Raises:
         StoreUnavailable: the database does not answer.
@@ -87,7 +91,7 @@ def open_bulk(
         raise _of_mlflow(exc) from exc
     except (sa.exc.SQLAlchemyError, OSError) as exc:
         raise _of_database(exc) from exc
-    return BulkSink(through(writer), store, destination.store_as)
+    return BulkSink(through(writer), store, destination.store_as, artifact_roots)
 
 
 def _make_tables(uri: str, destination: Destination) -> None:
@@ -104,9 +108,16 @@ class BulkSink:
         writer: the database.
         store: MLflow's own store on it, which makes experiments.
         store_as: what a call becomes in MLflow.
+        artifact_roots: folders that artifacts may be in; empty allows any.
     """
 
-    def __init__(self, writer: Writer, store: SqlAlchemyStore, store_as: str) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        store: SqlAlchemyStore,
+        store_as: str,
+        artifact_roots: Sequence[str] = (),
+    ) -> None:
         dbapi: Any = writer.engine.dialect.dbapi
         self._writer = writer
         self._store = store
@@ -117,7 +128,8 @@ class BulkSink:
         )
         self._outage: _Errors = (sa.exc.SQLAlchemyError, dbapi.Error, OSError)
         self._store_as = store_as
-        self._artifacts = Artifacts(writer)
+        self._artifacts = Artifacts(writer, artifact_roots)
+        self._senders = Senders(writer)
         self._experiments: dict[str, Experiment] = {}
         self._versions = FewVersions()
         self._stored = 0
@@ -127,10 +139,24 @@ class BulkSink:
 
     batch_bytes = 2 << 20
 
-    def write(self, payloads: Sequence[bytes], *, redelivered: bool = False) -> list[Refusal]:
-        """Store a batch in one transaction; calls that are there already stay as they are."""
+    def write(
+        self,
+        payloads: Sequence[bytes],
+        *,
+        redelivered: bool = False,
+        sender: str = SHIPPER,
+    ) -> list[Refusal]:
+        """Store a batch in one transaction; calls that are there already stay as they are.
+
+        Args:
+            payloads, redelivered: as a `Sink` takes them.
+            sender: the user who delivers it, by name; records of another sender's process are
+                refused.
+        """
         refusals: list[Refusal] = []
-        batch = _Batch(payloads, refusals, self._versions)
+        with self._told():
+            foreign = self._senders.find_foreign(payloads, sender)
+        batch = _Batch(payloads, refusals, self._versions, foreign)
         with self._told():
             self._find_experiments(_experiments_of(batch.entries))
             refused = self._write(batch.entries, batch.producers, batch.gaps) if payloads else []
@@ -141,8 +167,10 @@ class BulkSink:
             self._keep_statistics_fresh(len(batch.entries))
             self._repair_now_and_then()
             self._make_months_now_and_then()
-        self._note_refused(payloads, [*refusals, *refused])
-        return [*refusals, *refused]
+        refusals += refused
+        # The numbers of another sender's process are not for this one to use up.
+        self._note_refused(payloads, [one for one in refusals if one.place not in foreign])
+        return refusals
 
     def _note_refused(self, payloads: Sequence[bytes], refusals: Sequence[Refusal]) -> None:
         """Keep which numbers were refused, so that evidence can tell them from lost ones."""
@@ -194,6 +222,7 @@ class BulkSink:
             raise _of_mlflow(exc) from exc
         except self._outage as exc:
             self._experiments.clear()
+            self._senders.forget()
             raise _of_database(exc) from exc
 
     def _deliver_artifacts(self, batch: "_Batch", refused: set[int]) -> list[Refusal]:
@@ -369,7 +398,11 @@ class _Batch:
     """A batch taken apart by kind; what cannot be stored is refused here."""
 
     def __init__(
-        self, payloads: Sequence[bytes], refusals: list[Refusal], versions: FewVersions
+        self,
+        payloads: Sequence[bytes],
+        refusals: list[Refusal],
+        versions: FewVersions,
+        foreign: set[int],
     ) -> None:
         self._versions = versions
         self.entries: list[tuple[int, Entry | Piece]] = []
@@ -379,6 +412,8 @@ class _Batch:
         self._seen: set[str] = set()
         for index, payload in enumerate(payloads):
             try:
+                if index in foreign:
+                    raise RecordError(FOREIGN)
                 self._take(index, payload)
             except RecordError as exc:
                 refusals.append(Refusal(index, str(exc)))
@@ -399,6 +434,8 @@ class _Batch:
                 self._seen.add(record.id)
                 self.entries.append((index, entry(record, versions=self._versions)))
         elif isinstance(record, Producer):
+            if record.id != record.producer:
+                raise RecordError("a process describes itself alone: its id must be its producer's")
             self.producers.append(producer_row(record))
         elif isinstance(record, Gap):
             self.gaps.append(gap_row(record))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from flowledger.errors import RecordError
 from flowledger.records import Gap, Producer
 from flowledger.store.derived import Derived, derive, ledger_text, own_tag
 from flowledger.store.entries import Entry, cost_parts, finite, json_text, token_usage, user_of
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 LEDGER = "llm_calls"
+MOST_NUMBERS = 2**40  # a process that records 10,000 times a second gives so many in 3 years
 COLUMNS: dict[str, tuple[str, ...]] = {
     "runs": (
         "run_uuid",
@@ -205,7 +207,16 @@ def producer_row(producer: Producer) -> tuple[Any, ...]:
 
 
 def gap_row(gap: Gap) -> tuple[Any, ...]:
-    """The row of records that a process numbered but could not keep."""
+    """The row of records that a process numbered but could not keep.
+
+    Raises:
+        RecordError: its numbers are none of a process, or it counts more than they are.
+    """
+    numbers = gap.last_seq - gap.first_seq + 1
+    if not (0 < gap.first_seq and 0 < gap.count <= numbers and gap.last_seq < MOST_NUMBERS):
+        raise RecordError(
+            f"a gap counts from 1 up to as many records as it has numbers, below {MOST_NUMBERS}"
+        )
     now_ms = time.time_ns() // 1_000_000
     reason = ledger_text(gap.reason)
     return (gap.producer, gap.first_seq, gap.last_seq, gap.count, reason, now_ms)

@@ -5,9 +5,10 @@ import os
 import posixpath
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from flowledger.errors import RecordError
 from flowledger.records import Artifact
@@ -19,7 +20,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.uri import append_to_uri_path
 from mlflow.utils.validation import path_not_unique
 
-__all__ = ["Uploads", "checked", "repository_of", "upload"]
+__all__ = ["Uploads", "checked", "is_below", "repository_of", "upload"]
 
 SECONDS = 10.0
 # Where a server of MLflow's keeps what clients know as `mlflow-artifacts:`.
@@ -93,6 +94,29 @@ def upload(folder_uri: str, artifact: Artifact) -> None:
 def repository_of(folder_uri: str) -> Any:
     """MLflow's way to the files of a folder, as this process reaches it."""
     return get_artifact_repository(_reachable(folder_uri))
+
+
+def is_below(folder_uri: str, roots: Sequence[str]) -> bool:
+    """Whether a folder is one of these or inside of one, with links followed.
+
+    Whoever makes an experiment in MLflow says where its artifacts go, and a server writes with
+    rights of its own.
+    """
+    place = _place_of(folder_uri)
+    wanted = [found for root in roots if (found := _place_of(root)) is not None]
+    return place is not None and any(place[: len(root)] == root for root in wanted)
+
+
+def _place_of(uri: str) -> tuple[str, ...] | None:
+    """Scheme, host and folders of an address; None where it goes up, or has more than a path."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("", "file"):
+        path = unquote(parts.path) if parts.scheme else uri
+        return ("file", parts.netloc, *Path(os.path.realpath(path)).parts)
+    folders = tuple(part for part in unquote(parts.path).split("/") if part)
+    if parts.query or parts.fragment or {".", ".."} & set(folders):
+        return None
+    return (parts.scheme, parts.netloc, *folders)
 
 
 def checked(artifact: Artifact) -> Artifact:
