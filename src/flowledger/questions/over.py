@@ -524,7 +524,8 @@ def _among(value: str, among: Sequence[str | None], parameters: dict[str, Any]) 
     wanted = {f"among{place}": name for place, name in enumerate(among)}
     parameters |= {**wanted, "others": OTHERS}
     marks = ", ".join(f":{name}" for name in wanted) or "NULL"
-    return f"CASE WHEN {value} IN ({marks}) THEN {value} ELSE :others END"
+    missing = f" OR {value} IS NULL" if None in among else ""
+    return f"CASE WHEN {value} IN ({marks}){missing} THEN {value} ELSE :others END"
 
 
 def _order(order: str, orders: Mapping[str, str], ascending: bool) -> str:
