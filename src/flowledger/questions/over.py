@@ -75,6 +75,7 @@ ORDERS = {
 OTHERS = "others"
 HOURS = {"minute": 0, "hour": 1, "day": 24}
 MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
+LEAST_SPREAD = 1e-4  # of the mean: there doubles give a deviation with 7 digits
 MOST_MINUTES = 1440
 MOST_ROWS = 10_000
 SHORTEST_STRETCH_MS, LONGER = 60_000, 8
@@ -133,6 +134,26 @@ class Over:
         return percentiles_of([(row.latency_bucket, row.calls) for row in found])
 
     def by(
+    def deviations(self, sums: Sums) -> tuple[float, float]:
+        """Return the sample standard deviations of latency, in ms, and of confidence.
+
+        Sums of squares lose those that are small beside their mean; then each call is read.
+
+        Args:
+            sums: what `sums()` answered.
+        """
+        kept = (sums.latency_std_ms, sums.confidence_std)
+        means = (sums.mean_latency_ms, sums.mean_confidence)
+        if all(std >= LEAST_SPREAD * abs(mean) for std, mean in zip(kept, means, strict=True)):
+            return kept
+        sources = self._sources()
+        around = {"latency_ms": means[0], "confidence": means[1]}
+        [found] = self._ask(_Squares, "squares_around", sources, {"calls": sources.calls}, **around)
+        return (
+            math.sqrt(found.latency_squared / max(1, sums.calls - 1)),
+            math.sqrt(found.confidence_squared / max(1, sums.confidences - 1)),
+        )
+
         self, dimension: str, limit: int = 100, order: str = "calls", *, ascending: bool = False
     ) -> list[Slice]:
         """The sums by one dimension, the most calls first unless another order is asked for.
@@ -482,6 +503,11 @@ class _Histogram(_Bucket):
 
 class _NumberedHistogram(_Histogram):
     period: int
+class _Squares(msgspec.Struct):
+    latency_squared: float
+    confidence_squared: float
+
+
 
 
 class _AnySlice(Sums, frozen=True):

@@ -9,6 +9,15 @@
 SELECT {sums}
 FROM {measured} m
 
+-- name: squares_around
+-- The sums of squared distances from a latency and from a confidence.
+SELECT
+    COALESCE(SUM((latency_ms - :latency_ms) * (latency_ms - :latency_ms)), 0) AS latency_squared,
+    COALESCE(SUM(confidences * (confidence - :confidence) * (confidence - :confidence)), 0)
+        AS confidence_squared
+FROM llm_measured
+WHERE {calls}
+
 -- name: numbers_by
 -- The sums by one dimension, in the order that is asked for.
 SELECT {value} AS value, {sums}
