@@ -72,6 +72,8 @@ ORDERS = {
     "mean_confidence": "COALESCE(SUM(confidence) / NULLIF(SUM(confidences), 0), -1)",
     "last_ms": "MAX(last_ms)",
 }
+# The user of a session that has had only one.
+ONE_USER = "CASE WHEN COUNT(DISTINCT user_id) = 1 THEN MAX(user_id) END"
 OTHERS = "others"
 HOURS = {"minute": 0, "hour": 1, "day": 24}
 MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
@@ -288,8 +290,9 @@ class Over:
             QuestionError: there is no such order.
         """
         sources = self._sources()
-        orders = {**ORDERS, "value": "session_id", "user_id": "COALESCE(MAX(user_id), '')"}
-        holes = {"calls": sources.calls, "order": _order(order, orders, ascending)}
+        orders = {**ORDERS, "value": "session_id", "user_id": f"COALESCE({ONE_USER}, '')"}
+        order_by = _order(order, orders, ascending)
+        holes = {"calls": sources.calls, "user": ONE_USER, "order": order_by}
         return self._ask(Session, "sessions_ranked", sources, holes, limit=_bounded(limit))
 
     def failed(self, limit: int = 20) -> list[FailedCall]:
@@ -421,7 +424,8 @@ class Over:
             since = max(end - stretch, self.window.start_ms)
             lately = self._sources(Window(since, end)).calls
             order = ("last_ms", "session_id")
-            found = self._paged(Session, "sessions_page", limit, page, order, lately=lately)
+            holes = {"lately": lately, "user": ONE_USER}
+            found = self._paged(Session, "sessions_page", limit, page, order, **holes)
             if found.next is not None or since == self.window.start_ms:
                 return found
             stretch *= LONGER

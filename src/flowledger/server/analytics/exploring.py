@@ -87,7 +87,8 @@ class SessionInList(Numbers):
     """A session with the sums over its calls."""
 
     session_id: str
-    user_id: str | None
+    user_id: str | None = Field(description="The user; null where there is none, or several.")
+    users: int = Field(description="How many users the calls name.")
     first: str
     last: str
 
@@ -189,6 +190,7 @@ class _Exploring:
                 last=time_text(row.last_ms or 0),
                 **_numbers(row),
             )
+                users=row.users,
             for row in found.rows
         ]
         return Sessions(sessions=rows, next=found.next)
