@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from flowledger.errors import QuestionError
-from flowledger.questions.groups import Group, Groups
+from flowledger.questions.groups import MOST_ROWS, Group, Groups
 from flowledger.questions.rows import (
     EveryCall,
     FailedCall,
@@ -75,11 +75,10 @@ ORDERS = {
 # The user of a session that has had only one.
 ONE_USER = "CASE WHEN COUNT(DISTINCT user_id) = 1 THEN MAX(user_id) END"
 OTHERS = "others"
+LEAST_SPREAD = 1e-4  # of the mean: there doubles give a deviation with 7 digits
 HOURS = {"minute": 0, "hour": 1, "day": 24}
 MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
-LEAST_SPREAD = 1e-4  # of the mean: there doubles give a deviation with 7 digits
 MOST_MINUTES = 1440
-MOST_ROWS = 10_000
 SHORTEST_STRETCH_MS, LONGER = 60_000, 8
 
 SPAN = (
@@ -135,7 +134,6 @@ class Over:
         found = self._ask(_Bucket, "latency_histogram", sources, holes)
         return percentiles_of([(row.latency_bucket, row.calls) for row in found])
 
-    def by(
     def deviations(self, sums: Sums) -> tuple[float, float]:
         """Return the sample standard deviations of latency, in ms, and of confidence.
 
@@ -156,9 +154,17 @@ class Over:
             math.sqrt(found.confidence_squared / max(1, sums.confidences - 1)),
         )
 
-        self, dimension: str, limit: int = 100, order: str = "calls", *, ascending: bool = False
+    def by(
+        self,
+        dimension: str,
+        limit: int = MOST_ROWS,
+        order: str = "calls",
+        *,
+        ascending: bool = False,
     ) -> list[Slice]:
         """The sums by one dimension, the most calls first unless another order is asked for.
+
+        Calls without a value are a row, too, so the rows add up to `sums()`.
 
         Args:
             dimension: one of `DIMENSIONS`, or `tag:<key>` for the values of one of the caller's own
@@ -497,6 +503,11 @@ class _Bucket(msgspec.Struct):
     calls: int
 
 
+class _Squares(msgspec.Struct):
+    latency_squared: float
+    confidence_squared: float
+
+
 class _Count(msgspec.Struct):
     calls: int
 
@@ -507,11 +518,6 @@ class _Histogram(_Bucket):
 
 class _NumberedHistogram(_Histogram):
     period: int
-class _Squares(msgspec.Struct):
-    latency_squared: float
-    confidence_squared: float
-
-
 
 
 class _AnySlice(Sums, frozen=True):
