@@ -133,6 +133,7 @@ def test_the_overview_counts_every_call_of_the_window(get: Get) -> None:
         "intent_distribution": {"create_workflow": 3, "chat": 1},
         "user_role_distribution": {"admin": 4},
         "module_distribution": {"editor": 3},
+        "truncated": False,
         "total_tokens": 600,
         "total_cost_usd": 1.5,
         "unpriced_runs": 1,
@@ -176,7 +177,7 @@ def test_trends_have_a_line_for_each_day_with_calls(get: Get) -> None:
 def test_errors_come_by_type_with_the_latest_ones(get: Get) -> None:
     status, told = get(f"{ANALYTICS}/errors", days=7)
     assert (200, 1, 25.0) == (status, told["total_errors"], told["error_rate"])
-    assert {"RateLimitError": 1} == told["error_types"]
+    assert ({"RateLimitError": 1}, False) == (told["error_types"], told["truncated"])
     [recent] = told["recent_errors"]
     assert recent | {"timestamp": ""} == {
         "run_id": FAILED.id,
@@ -363,13 +364,24 @@ def test_calls_and_sessions_come_page_by_page(get: Get) -> None:
     newest_first = sorted(CALLS, key=lambda c: (c.start_ns // 10**6, c.id), reverse=True)
     assert [call.id for call in newest_first] == found
     [session] = get("/api/flowledger/v1/sessions")[1]["sessions"]
-    assert ("s-1", "ana", 5) == (session["session_id"], session["user_id"], session["calls"])
+    named = tuple(session[name] for name in ("session_id", "user_id", "users", "calls"))
+    assert ("s-1", "ana", 1, 5) == named
 
 
 def test_one_call_comes_with_its_prompt_and_response(get: Get) -> None:
     status, told = get(f"/api/flowledger/v1/calls/{CALLS[0].id}")
     assert (200, CALLS[0].prompt) == (status, told["content"]["prompt"])
     assert 404 == get(f"/api/flowledger/v1/calls/{'0' * 32}")[0]
+
+
+def test_usage_beyond_the_limit_is_summed_up_as_others(get: Get) -> None:
+    whole = get("/api/flowledger/v1/usage", by="tag:current_module")[1]
+    assert [("editor", 4), (None, 1)] == [(one["value"], one["calls"]) for one in whole["usage"]]
+    assert None is whole["others"]
+    short = get("/api/flowledger/v1/usage", by="tag:current_module", limit=1)[1]
+    [kept] = short["usage"]
+    assert ("editor", 4, 1) == (kept["value"], kept["calls"], short["others"]["calls"])
+    assert 0.5 == short["others"]["cost_usd"]
 
 
 @pytest.mark.parametrize("by", ["user_id", "model", "feature", "tag:detected_intent", "status"])

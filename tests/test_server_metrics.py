@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from flowledger.records import Actor, Outcome, Usage
+from flowledger.records import Actor, Call, Kind, Outcome, Usage
 from flowledger.server.labels import COMBINATIONS, OTHER, Labels
 from tests.calls import a_call
 from tests.server_client import Server, rows, running
@@ -48,6 +48,7 @@ def test_the_numbers_are_those_of_the_ledger_and_the_same_from_every_worker(
     before = server.metrics()
     batches = [
         [a_call(), a_call(outcome=Outcome(success=False, error_type="Timeout"))],
+        [a_call(inner_calls=2, usage=Usage()), free_of_charge()],
         [a_call(model="gpt-4o-mini", actor=Actor(persona_id="critic"), feature=None)],
         [a_call(model=None, model_asked="no-such-model", usage=Usage(input_tokens=7))],
         *[[a_call(feature=f"feature {number}")] for number in range(10)],
@@ -70,6 +71,11 @@ def test_the_numbers_are_those_of_the_ledger_and_the_same_from_every_worker(
     assert [counted[0] + number for number in range(8)] == counted
 
 
+def free_of_charge() -> Call:
+    """A retrieval: it asked no model and used nothing that has a price."""
+    return a_call(kind=Kind.RETRIEVAL, model=None, model_asked=None, usage=Usage())
+
+
 def until_counted(server: Server, sample: str) -> None:
     """A request is counted after its client has the answer."""
     deadline = time.monotonic() + 30
@@ -82,8 +88,10 @@ def check_against_the_ledger(server: Server, told: dict[str, float]) -> None:
         server.uri,
         "SELECT count(*) AS calls, sum(success) AS good, sum(input_tokens) AS tokens_in,"
         " sum(output_tokens) AS tokens_out, sum(cost_usd) AS cost,"
-        " sum(cost_usd IS NULL) AS unpriced, sum(latency_ms) / 1000 AS latency FROM llm_calls",
+        " sum(unpriced) AS unpriced, sum(latency_ms) / 1000 AS latency FROM llm_measured",
     )
+    assert 17 == stored["calls"]  # without the one that groups others
+    assert 1 == stored["unpriced"]  # no-such-model, not the retrieval
     assert stored["calls"] == total(told, "flowledger_calls_total")
     assert stored["good"] == total(told, "flowledger_calls_total", "status=success")
     assert stored["tokens_in"] == total(told, "flowledger_tokens_total", "direction=input")
@@ -98,14 +106,14 @@ def check_against_the_ledger(server: Server, told: dict[str, float]) -> None:
 
 
 def check_requests(grown: dict[str, float]) -> None:
-    assert 27 == grown["flowledger_ingest_batches_total{status=200}"]
+    assert 29 == grown["flowledger_ingest_batches_total{status=200}"]
     assert 1 == grown["flowledger_ingest_batches_total{status=400}"]
     assert 1 == grown["flowledger_ingest_refused_records_total"]
     posts = "mlflow_requests_total{method=POST,route="
-    assert 27 == grown[f"{posts}/api/flowledger/v1/calls,status=200}}"]
+    assert 29 == grown[f"{posts}/api/flowledger/v1/calls,status=200}}"]
     assert 1 == grown[f"{posts}mlflow api,status=200}}"]
     durations = "mlflow_request_duration_seconds_count{method=POST,route="
-    assert 28 == grown[f"{durations}/api/flowledger/v1/calls}}"]
+    assert 30 == grown[f"{durations}/api/flowledger/v1/calls}}"]
 
 
 def bounded(told: dict[str, float]) -> bool:

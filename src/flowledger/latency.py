@@ -7,15 +7,15 @@ be added up, over hours and machines, without losing accuracy.
 import math
 from collections.abc import Iterable
 
-__all__ = ["bucket_of", "middle_of", "percentile"]
+__all__ = ["bounds_of", "bucket_of", "middle_of", "percentile"]
 
-LEAST_MS = 0.1  # anything shorter is one bucket
-LARGEST_BUCKET = 800  # some 150,000 years
+LEAST_MS = 0.001  # anything shorter is one bucket
+LARGEST_BUCKET = 950  # some 480 years
 _growth = math.log(1.04)
 
 
 def bucket_of(milliseconds: float) -> int:
-    """The bucket of a latency, 0 for all below a tenth of a millisecond."""
+    """The bucket of a latency, 0 for all up to a microsecond."""
     if not milliseconds > LEAST_MS:
         return 0
     return min(LARGEST_BUCKET, math.ceil(math.log(milliseconds / LEAST_MS) / _growth))
@@ -26,6 +26,13 @@ def middle_of(bucket: int) -> float:
     if bucket <= 0:
         return LEAST_MS / 2
     return LEAST_MS * math.exp((bucket - 0.5) * _growth)
+
+
+def bounds_of(bucket: int) -> tuple[float, float]:
+    """The milliseconds between which the latencies of a bucket lie."""
+    if bucket <= 0:
+        return 0.0, LEAST_MS
+    return LEAST_MS * math.exp((bucket - 1) * _growth), LEAST_MS * math.exp(bucket * _growth)
 
 
 def percentile(histogram: Iterable[tuple[int, int]], percent: float) -> float | None:

@@ -20,7 +20,6 @@ from flowledger.store.rollup import (
     BOUNDS,
     FACETS,
     GROUPED,
-    LONGEST,
     MEASURES,
     OF_LATENCIES,
     SUMS,
@@ -208,10 +207,9 @@ def _expected(name: str, source: str) -> str:
 
 
 def _facet(name: str, source: str) -> str:
-    value = f"SUBSTR({name}, 1, {LONGEST})"
     return (
-        f"SELECT '{name}' AS facet, start, {value} AS value, experiment_id, feature, {_added_up}"
-        f" FROM {source} WHERE {name} IS NOT NULL GROUP BY start, {value}, experiment_id, feature"
+        f"SELECT '{name}' AS facet, start, {key_text(name, 'value')}, experiment_id, feature,"
+        f" {_added_up} FROM {source} GROUP BY start, 3, experiment_id, feature"
     )
 
 

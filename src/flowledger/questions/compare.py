@@ -89,7 +89,9 @@ def compare(models: Sequence[str], over: Callable[[str | None], Over]) -> Compar
             )
             raise NotFound(f"no call of {model} in this window; there are: {some or 'none'}")
         histograms = window.histograms("model")
-        sides.append(_Measured(model, sums, window.percentiles(), next(iter(histograms.values()))))
+        histogram = next(iter(histograms.values()))
+        deviations = window.deviations(sums)
+        sides.append(_Measured(model, sums, window.percentiles(), histogram, *deviations))
     return Comparison(
         models=[one.side() for one in sides],
         differences=[said for one in sides[1:] for said in one.beside(sides[0])],
@@ -103,6 +105,8 @@ class _Measured(msgspec.Struct, frozen=True):
     sums: Sums
     speed: Percentiles
     histogram: list[tuple[int, int]]
+    latency_std_ms: float
+    confidence_std: float
 
     def side(self) -> Side:
         sums, speed = self.sums, self.speed
@@ -152,10 +156,10 @@ class _Measured(msgspec.Struct, frozen=True):
         one, other = self.sums, first.sums
         interval = difference_of_means(
             one.mean_latency_ms,
-            one.latency_std_ms,
+            self.latency_std_ms,
             one.calls,
             other.mean_latency_ms,
-            other.latency_std_ms,
+            first.latency_std_ms,
             other.calls,
         )
         ms = one.mean_latency_ms - other.mean_latency_ms
@@ -167,10 +171,10 @@ class _Measured(msgspec.Struct, frozen=True):
         one, other = self.sums, first.sums
         interval = difference_of_means(
             one.mean_confidence,
-            one.confidence_std,
+            self.confidence_std,
             one.confidences,
             other.mean_confidence,
-            other.confidence_std,
+            first.confidence_std,
             other.confidences,
         )
         more = one.mean_confidence - other.mean_confidence

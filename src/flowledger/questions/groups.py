@@ -10,8 +10,9 @@ import msgspec
 from flowledger.questions.rows import Slice, Sums
 from flowledger.store.rollup import SUMS
 
-__all__ = ["NOTHING", "Group", "Groups", "added_up", "ranked"]
+__all__ = ["MOST_ROWS", "NOTHING", "Group", "Groups", "added_up", "ranked"]
 
+MOST_ROWS = 10_000  # of any answer
 NOTHING = Sums(**dict.fromkeys(SUMS, 0), first_ms=None, last_ms=None)
 
 
@@ -52,7 +53,12 @@ class Groups:
         return _sum_of(self.rows)
 
     def by(
-        self, dimension: str, limit: int = 100, order: str = "calls", *, ascending: bool = False
+        self,
+        dimension: str,
+        limit: int = MOST_ROWS,
+        order: str = "calls",
+        *,
+        ascending: bool = False,
     ) -> list[Slice]:
         """What `Over.by` answers for a dimension that calls are grouped by.
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from flowledger.errors import QuestionError
-from flowledger.questions.groups import Group, Groups
+from flowledger.questions.groups import MOST_ROWS, Group, Groups
 from flowledger.questions.rows import (
     EveryCall,
     FailedCall,
@@ -72,11 +72,13 @@ ORDERS = {
     "mean_confidence": "COALESCE(SUM(confidence) / NULLIF(SUM(confidences), 0), -1)",
     "last_ms": "MAX(last_ms)",
 }
+# The user of a session that has had only one.
+ONE_USER = "CASE WHEN COUNT(DISTINCT user_id) = 1 THEN MAX(user_id) END"
 OTHERS = "others"
+LEAST_SPREAD = 1e-4  # of the mean: there doubles give a deviation with 7 digits
 HOURS = {"minute": 0, "hour": 1, "day": 24}
 MS_OF_AN_HOUR, MS_OF_A_MINUTE = 3_600_000, 60_000
 MOST_MINUTES = 1440
-MOST_ROWS = 10_000
 SHORTEST_STRETCH_MS, LONGER = 60_000, 8
 
 SPAN = (
@@ -132,10 +134,37 @@ class Over:
         found = self._ask(_Bucket, "latency_histogram", sources, holes)
         return percentiles_of([(row.latency_bucket, row.calls) for row in found])
 
+    def deviations(self, sums: Sums) -> tuple[float, float]:
+        """Return the sample standard deviations of latency, in ms, and of confidence.
+
+        Sums of squares lose those that are small beside their mean; then each call is read.
+
+        Args:
+            sums: what `sums()` answered.
+        """
+        kept = (sums.latency_std_ms, sums.confidence_std)
+        means = (sums.mean_latency_ms, sums.mean_confidence)
+        if all(std >= LEAST_SPREAD * abs(mean) for std, mean in zip(kept, means, strict=True)):
+            return kept
+        sources = self._sources()
+        around = {"latency_ms": means[0], "confidence": means[1]}
+        [found] = self._ask(_Squares, "squares_around", sources, {"calls": sources.calls}, **around)
+        return (
+            math.sqrt(found.latency_squared / max(1, sums.calls - 1)),
+            math.sqrt(found.confidence_squared / max(1, sums.confidences - 1)),
+        )
+
     def by(
-        self, dimension: str, limit: int = 100, order: str = "calls", *, ascending: bool = False
+        self,
+        dimension: str,
+        limit: int = MOST_ROWS,
+        order: str = "calls",
+        *,
+        ascending: bool = False,
     ) -> list[Slice]:
         """The sums by one dimension, the most calls first unless another order is asked for.
+
+        Calls without a value are a row, too, so the rows add up to `sums()`.
 
         Args:
             dimension: one of `DIMENSIONS`, or `tag:<key>` for the values of one of the caller's own
@@ -267,8 +296,9 @@ class Over:
             QuestionError: there is no such order.
         """
         sources = self._sources()
-        orders = {**ORDERS, "value": "session_id", "user_id": "COALESCE(MAX(user_id), '')"}
-        holes = {"calls": sources.calls, "order": _order(order, orders, ascending)}
+        orders = {**ORDERS, "value": "session_id", "user_id": f"COALESCE({ONE_USER}, '')"}
+        order_by = _order(order, orders, ascending)
+        holes = {"calls": sources.calls, "user": ONE_USER, "order": order_by}
         return self._ask(Session, "sessions_ranked", sources, holes, limit=_bounded(limit))
 
     def failed(self, limit: int = 20) -> list[FailedCall]:
@@ -400,7 +430,8 @@ class Over:
             since = max(end - stretch, self.window.start_ms)
             lately = self._sources(Window(since, end)).calls
             order = ("last_ms", "session_id")
-            found = self._paged(Session, "sessions_page", limit, page, order, lately=lately)
+            holes = {"lately": lately, "user": ONE_USER}
+            found = self._paged(Session, "sessions_page", limit, page, order, **holes)
             if found.next is not None or since == self.window.start_ms:
                 return found
             stretch *= LONGER
@@ -472,6 +503,11 @@ class _Bucket(msgspec.Struct):
     calls: int
 
 
+class _Squares(msgspec.Struct):
+    latency_squared: float
+    confidence_squared: float
+
+
 class _Count(msgspec.Struct):
     calls: int
 
@@ -524,7 +560,8 @@ def _among(value: str, among: Sequence[str | None], parameters: dict[str, Any]) 
     wanted = {f"among{place}": name for place, name in enumerate(among)}
     parameters |= {**wanted, "others": OTHERS}
     marks = ", ".join(f":{name}" for name in wanted) or "NULL"
-    return f"CASE WHEN {value} IN ({marks}) THEN {value} ELSE :others END"
+    missing = f" OR {value} IS NULL" if None in among else ""
+    return f"CASE WHEN {value} IN ({marks}){missing} THEN {value} ELSE :others END"
 
 
 def _order(order: str, orders: Mapping[str, str], ascending: bool) -> str:

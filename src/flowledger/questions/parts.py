@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from flowledger.errors import QuestionError
-from flowledger.questions.groups import NOTHING
-from flowledger.questions.over import HOURS, MOST_ROWS, Over
+from flowledger.questions.groups import MOST_ROWS, NOTHING
+from flowledger.questions.over import HOURS, Over
 from flowledger.questions.rows import Percentiles, Slice, Sums
 
-__all__ = ["Part", "parts", "periods", "whole"]
+__all__ = ["Part", "largest_and_others", "parts", "periods", "whole"]
 
 NO_VALUE, OTHERS, ALL = "(none)", "(others)", "(all)"
 WITH_PERCENTILES = ("model", "feature", "experiment")
@@ -83,17 +83,34 @@ def parts(over: Over, dimension: str, measure: str, limit: int) -> list[Part]:
     Raises:
         QuestionError: there is no such dimension.
     """
-    rows = over.by(dimension, limit + 1, measure)
-    shown, cut = rows[:limit], len(rows) > limit
+    shown, others = largest_and_others(over, dimension, limit, measure)
     speeds = over.percentiles_by(dimension) if dimension in WITH_PERCENTILES else {}
-    rest = _without(over.sums(), shown)
     named = [
         Part.of(
             NO_VALUE if row.value is None else row.value, row, speeds.get(row.value, Percentiles())
         )
         for row in shown
     ]
-    return [*named, Part.of(OTHERS if cut else NO_VALUE, rest)] if rest.calls > 0 else named
+    return [*named, Part.of(OTHERS, others)] if others else named
+
+
+def largest_and_others(
+    over: Over, dimension: str, limit: int, order: str = "calls"
+) -> tuple[list[Slice], Sums | None]:
+    """Return the largest parts by one dimension, and the sums of all others; None without others.
+
+    Args:
+        over: the window.
+        dimension: what `Over.by` takes.
+        limit: most parts, below the 10,000 of any answer.
+        order: one of `ORDERS`, which the largest parts have most of.
+
+    Raises:
+        QuestionError: there is no such dimension or order.
+    """
+    rows = over.by(dimension, limit + 1, order)
+    shown = rows[:limit]
+    return shown, _without(over.sums(), shown) if len(rows) > limit else None
 
 
 def periods(over: Over, period: str) -> list[Part]:

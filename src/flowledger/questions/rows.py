@@ -382,10 +382,14 @@ class Run(_Row, frozen=True):
 
 
 class Session(Sums, frozen=True):
-    """The sums over the calls of one session."""
+    """The sums over the calls of one session, and how many users they name.
+
+    `user_id` is None where these are none or several.
+    """
 
     session_id: str
     user_id: str | None
+    users: int
 
 
 class Page(msgspec.Struct, Generic[R], frozen=True):

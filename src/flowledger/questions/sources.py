@@ -10,7 +10,14 @@ from typing import Any
 
 from flowledger.questions.window import Filters, Window
 from flowledger.store import rollup
-from flowledger.store.rollup import FACETS, GROUPED, LONGEST, MEASURES, OF_LATENCIES
+from flowledger.store.rollup import (
+    FACETS,
+    GROUPED,
+    LONGEST,
+    MEASURES,
+    OF_LATENCIES,
+    value_of_key,
+)
 
 __all__ = ["SUMS", "Sources"]
 
@@ -96,7 +103,7 @@ class Sources:
         only_user = user is not None and len(self._single) == len(self._grouped) + 1
         if not only_user or self._by_minute or self._asks_beyond(("feature",)):
             return self.measured(hours)
-        if len(user or "") > LONGEST:
+        if not user or len(user) > LONGEST:  # the key of no user is empty
             return self.measured(hours)
         return self._rolled_up(
             f"SELECT start AS moment, {_measures} FROM llm_facets"
@@ -110,11 +117,12 @@ class Sources:
         if self._needs_calls or self._asks_beyond(OF_LATENCIES):
             columns = ", ".join((*GROUPED, "latency_bucket", "calls"))
             return f"(SELECT {self._moment}, {columns} FROM llm_measured WHERE {self.calls})"
-        named = "experiment_id, NULLIF(feature, '') AS feature, NULLIF(model, '') AS model"
-        columns = f"{named}, latency_bucket, calls"
+        kept = ("experiment_id", value_of_key("feature"), value_of_key("model"))
         return self._rolled_up(
-            f"SELECT start AS moment, {columns} FROM llm_latencies WHERE",
-            f"SELECT {self._moment}, {columns} FROM llm_measured WHERE",
+            f"SELECT start AS moment, {', '.join(kept)}, latency_bucket, calls"
+            " FROM llm_latencies WHERE",
+            f"SELECT {self._moment}, {', '.join(OF_LATENCIES)}, latency_bucket, calls"
+            " FROM llm_measured WHERE",
             hours,
         )
 
@@ -126,17 +134,19 @@ class Sources:
             self.parameters["dimension_tag"] = name.removeprefix("tag:")
             return (
                 f"(SELECT {self._moment}, t.value AS value, {_measures} FROM llm_measured"
-                " JOIN llm_tags t ON t.call_id = id AND t.key = :dimension_tag"
+                " LEFT JOIN llm_tags t ON t.call_id = id AND t.key = :dimension_tag"
                 f" WHERE {self.calls})"
             )
         if name not in FACETS or self._needs_calls or self._asks_beyond(("feature",)):
-            single = f"SELECT {self._moment}, {name} AS value, {_measures} FROM llm_measured"
-            return f"({single} WHERE {self.calls} AND {name} IS NOT NULL)"
+            value = value_of_key(name, "value")
+            single = f"SELECT {self._moment}, {value}, {_measures} FROM llm_measured"
+            return f"({single} WHERE {self.calls})"
+        cut = f"SUBSTR({name}, 1, {LONGEST})"
         return self._rolled_up(
-            f"SELECT start AS moment, value, {_measures} FROM llm_facets"
+            f"SELECT start AS moment, {value_of_key('value')}, {_measures} FROM llm_facets"
             f" WHERE facet = '{name}' AND",
-            f"SELECT {self._moment}, SUBSTR({name}, 1, {LONGEST}) AS value, {_measures}"
-            f" FROM llm_measured WHERE {name} IS NOT NULL AND",
+            f"SELECT {self._moment}, {value_of_key(cut, 'value')}, {_measures}"
+            " FROM llm_measured WHERE",
             hours,
         )
 
@@ -145,10 +155,10 @@ class Sources:
         return self._by_minute or len(self._single) > len(self._grouped)
 
     def _asks_beyond(self, known: Collection[str]) -> bool:
-        """Whether a filter is on what a roll-up does not know of, or was cut off in it."""
+        """Whether a filter is on what a roll-up does not know of, or is no key of it as it is."""
         given = {name: getattr(self._filters, name) for name in ("status", *OF_A_GROUP)}
         return any(
-            value is not None and (name not in known or len(value) > LONGEST)
+            value is not None and (name not in known or not 0 < len(value) <= LONGEST)
             for name, value in given.items()
         )
 

@@ -41,7 +41,7 @@ class Metrics:
         )
         self._cost = _counter("flowledger_cost_usd", "US dollars of priced calls.", *OF_A_CALL)
         self._unpriced = _counter(
-            "flowledger_unpriced_calls", "Calls whose price is not known.", *OF_A_CALL
+            "flowledger_unpriced_calls", "Calls whose price is unknown.", *OF_A_CALL
         )
         self._latency = _histogram(
             "flowledger_call_latency_seconds",
@@ -77,14 +77,12 @@ class Metrics:
         )
 
     def stored(self, calls: Sequence[Stored]) -> None:
-        """Count calls that are new in the ledger; called once they are committed."""
+        """Count calls that are new in the ledger, once they are committed."""
         now = time.time()
         tokens: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0, 0, 0, 0])
         for call in calls:
             of_call = self._labels.of(
-                model=call.model or call.model_asked,
-                feature=call.feature,
-                persona=call.persona_id,
+                model=call.model, feature=call.feature, persona=call.persona_id
             )
             status = "success" if call.success else "failed"
             self._calls.labels(*of_call, status).inc()
@@ -138,7 +136,7 @@ def _histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> 
 
 
 def _add(sums: list[float], call: Stored) -> None:
-    sums[0] += max(0, call.input_tokens or 0)
-    sums[1] += max(0, call.output_tokens or 0)
-    sums[2] += max(0.0, call.cost_usd or 0.0)
-    sums[3] += call.cost_usd is None
+    sums[0] += max(0, call.input_tokens)
+    sums[1] += max(0, call.output_tokens)
+    sums[2] += max(0.0, call.cost_usd)
+    sums[3] += call.unpriced

@@ -2,33 +2,33 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from flowledger.store.rows import COLUMNS, LEDGER
+from flowledger.store.rows import LEDGER
 from flowledger.store.writers import Writer
 
 __all__ = ["ObservedWriter", "Observer", "Stored"]
 
 
 class Stored(NamedTuple):
-    """What metrics need to know of a call that is new in the ledger; columns of `llm_calls`."""
+    """What metrics need to know of a call that is new in the ledger; columns of `llm_measured`."""
 
     model: str | None
-    model_asked: str | None
     feature: str | None
     persona_id: str | None
     success: bool
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    unpriced: int
     start_ms: int
     latency_ms: float
 
 
 Observer: TypeAlias = Callable[[Sequence[Stored]], None]
 
-_columns = itemgetter(*map(COLUMNS[LEDGER].index, Stored._fields))
+# That view is the one place that says which calls count and whose price is unknown.
+_MEASURED = f"SELECT {', '.join(Stored._fields)} FROM llm_measured WHERE id IN ({{ids}})"
 
 
 class ObservedWriter:
@@ -65,4 +65,5 @@ class ObservedWriter:
         """Insert new rows."""
         self._writer.insert(cursor, table, rows)
         if table == LEDGER:
-            self._added = [Stored._make(_columns(row)) for row in rows]
+            self._writer.among(cursor, _MEASURED, [row[0] for row in rows])
+            self._added = [Stored._make(row) for row in cursor.fetchall()]

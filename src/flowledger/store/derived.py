@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 from flowledger.latency import bucket_of
 
-__all__ = ["MAX_TEXT", "Derived", "derive", "group_of", "ledger_text", "own_tag"]
+__all__ = [
+    "MAX_TEXT",
+    "Derived",
+    "derive",
+    "dimension_text",
+    "group_of",
+    "ledger_text",
+    "own_tag",
+]
 
 MAX_TEXT = 8000
 LARGEST_SCORE = 1e9  # PostgreSQL refuses squares that are out of range, and
@@ -47,7 +55,7 @@ def derive(
     tags: Mapping[str, Any],
 ) -> Derived:
     """What follows from these columns and from the caller's own metrics and tags."""
-    dspy_version = ledger_text(own_tag(tags, "dspy_version"))
+    dspy_version = dimension_text(own_tag(tags, "dspy_version"))
     return Derived(
         group_id=group_of(
             experiment_id=experiment_id,
@@ -63,9 +71,9 @@ def derive(
         latency_bucket=bucket_of(latency_ms),
         confidence=_score(metrics, CONFIDENCES),
         template_match=_score(metrics, TEMPLATE_MATCHES),
-        intent=ledger_text(own_tag(tags, "detected_intent")),
-        module=ledger_text(own_tag(tags, "current_module")),
-        tab=ledger_text(own_tag(tags, "current_tab")),
+        intent=dimension_text(own_tag(tags, "detected_intent")),
+        module=dimension_text(own_tag(tags, "current_module")),
+        tab=dimension_text(own_tag(tags, "current_tab")),
         dspy_version=dspy_version,
     )
 
@@ -92,6 +100,11 @@ def ledger_text(value: str | None) -> str | None:
     if value is None:
         return None
     return (value.replace("\0", "\ufffd") if "\0" in value else value)[:MAX_TEXT]
+
+
+def dimension_text(value: str | None) -> str | None:
+    """The text of a column that calls are grouped by; an empty text is a missing value."""
+    return ledger_text(value) or None
 
 
 def own_tag(tags: Mapping[str, Any], name: str) -> str | None:

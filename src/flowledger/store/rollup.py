@@ -19,6 +19,7 @@ __all__ = [
     "key_text",
     "rebuild",
     "rebuild_facets",
+    "value_of_key",
 ]
 
 HOURS_OF_A_DAY = 24
@@ -70,9 +71,17 @@ _spans = "CROSS JOIN (SELECT 1 AS span UNION ALL SELECT 24) spans"
 _start = "(hour / span) * span AS start"
 
 
-def key_text(name: str) -> str:
-    """A text as part of a key: cut, and empty where there is none."""
-    return f"COALESCE(SUBSTR({name}, 1, {LONGEST}), '') AS {name}"
+def key_text(expression: str, name: str = "") -> str:
+    """A text as part of a key, under its own name or this one: cut, and empty where there is none.
+
+    An empty key is a missing value: `derived.dimension_text` stores no empty text.
+    """
+    return f"COALESCE(SUBSTR({expression}, 1, {LONGEST}), '') AS {name or expression}"
+
+
+def value_of_key(expression: str, name: str = "") -> str:
+    """The text that `key_text` made a key of; NULL where there was none."""
+    return f"NULLIF({expression}, '') AS {name or expression}"
 
 
 def _upsert(table: str, key: tuple[str, ...], measures: tuple[str, ...], select: str) -> str:
@@ -102,10 +111,10 @@ def _facet_sums(names: Sequence[str]) -> str:
         ("span", "facet", "start", "value", "experiment_id", "feature"),
         MEASURES,
         f"SELECT span, facet, {_start}, value, experiment_id, feature, {_added_up} FROM ("
-        f"SELECT hour, facet, SUBSTR(CASE facet {value} END, 1, {LONGEST}) AS value,"
+        f"SELECT hour, facet, {key_text(f'CASE facet {value} END', 'value')},"
         f" experiment_id, {key_text('feature')}, {_measures}"
         f" FROM llm_measured CROSS JOIN ({facets}) facets WHERE id IN ({{ids}})"
-        f") faceted {_spans} WHERE value IS NOT NULL",
+        f") faceted {_spans} WHERE 1 = 1",
     )
 
 

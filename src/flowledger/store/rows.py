@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from flowledger.errors import RecordError
 from flowledger.records import Gap, Producer
-from flowledger.store.derived import Derived, derive, ledger_text, own_tag
+from flowledger.store.derived import Derived, derive, dimension_text, ledger_text, own_tag
 from flowledger.store.entries import Entry, cost_parts, finite, json_text, token_usage, user_of
 from flowledger.store.spans import span_content, span_id_of
 
@@ -352,11 +352,12 @@ def _ledger_row(
 ) -> tuple[Any, ...]:
     call, cost = entry.call, entry.cost
     actor, usage, outcome, prompt = call.actor, call.usage, call.outcome, call.prompt_version
-    text = ledger_text
+    text, dimension = ledger_text, dimension_text
     latency_ms = max(0, call.duration_ns) / 1e6
-    feature, provider, persona = text(call.feature), text(call.provider), text(actor.persona_id)
-    model, error_type = text(call.model or call.model_asked), text(outcome.error_type)
-    version = text(prompt.version or own_tag(call.tags, "prompt_version") or prompt.hash)
+    feature, provider = dimension(call.feature), dimension(call.provider)
+    persona, error_type = dimension(actor.persona_id), dimension(outcome.error_type)
+    model = dimension(call.model or call.model_asked)
+    version = dimension(prompt.version or own_tag(call.tags, "prompt_version") or prompt.hash)
     derived = derive(
         experiment_id=experiment.id,
         feature=feature,
@@ -388,12 +389,12 @@ def _ledger_row(
         provider,
         model,
         text(call.model_asked),
-        text(actor.user_id),
-        text(actor.session_id),
+        dimension(actor.user_id),
+        dimension(actor.session_id),
         persona,
-        text(actor.user_role or own_tag(call.tags, "user_role")),
+        dimension(actor.user_role or own_tag(call.tags, "user_role")),
         text(actor.audit_reason),
-        text(actor.environment),
+        dimension(actor.environment),
         usage.input_tokens,
         usage.output_tokens,
         usage.total_tokens,

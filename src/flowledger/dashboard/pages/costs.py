@@ -45,7 +45,7 @@ def costs(shown: Shown, rest: str) -> Context:
     if by not in (*GROUPED, *FACETS, "experiment", "status"):
         check_few(over, f"tell them apart by {name}")
     rows, more = parts(shown, by, "-cost_usd")
-    top = over.by(by, order="cost_usd") if more else ranked(rows, "cost_usd")
+    top = over.by(by, MOST_ROWS, "cost_usd") if more else ranked(rows, "cost_usd")
     sums = over.sums()
     among = [row.value for row in top[:MOST_DRAWN]] if more else None
     return "costs", {

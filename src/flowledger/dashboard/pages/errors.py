@@ -1,7 +1,7 @@
 """What failed, when, and where."""
 
 from flowledger import charts
-from flowledger.dashboard.pages.shown import Context, Shown
+from flowledger.dashboard.pages.shown import MOST_ROWS, Context, Shown
 
 __all__ = ["errors"]
 
@@ -14,10 +14,12 @@ def errors(shown: Shown, rest: str) -> Context:
     over = shown.over(status="failed")
     order, ascending = shown.view.order("-failed", ORDERS)
     latest = over.failed(LATEST)
+    rows = over.by("error_type", MOST_ROWS + 1, order, ascending=ascending)
     return "errors", {
         "title": "Errors",
         "sums": shown.over().sums(),
-        "rows": over.by("error_type", 200, order, ascending=ascending),
+        "rows": rows[:MOST_ROWS],
+        "more": len(rows) > MOST_ROWS,
         "trend": charts.error_types(
             over.trend_by("error_type", shown.view.span.period),
             shown.view.window,

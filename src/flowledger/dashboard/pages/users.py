@@ -1,7 +1,7 @@
 """Who uses how much."""
 
 from flowledger import charts
-from flowledger.dashboard.pages.shown import Context, Shown, parts
+from flowledger.dashboard.pages.shown import MOST_ROWS, Context, Shown, parts
 
 __all__ = ["users"]
 
@@ -10,12 +10,13 @@ def users(shown: Shown, rest: str) -> Context:
     """Everybody who had calls in the window."""
     rows, more = parts(shown, "user_id", "-cost_usd")
     over = shown.over()
-    spend = rows if not more else over.by("user_id", order="cost_usd")
-    calls = rows if not more else over.by("user_id")
+    sums = over.sums()
+    spend = rows if not more else over.by("user_id", MOST_ROWS, "cost_usd")
+    calls = rows if not more else over.by("user_id", MOST_ROWS)
     return "users", {
         "title": "Users",
         "rows": rows,
         "more": more,
-        "spend": charts.bars(spend, "user", whole=over.sums()),
-        "calls": charts.bars(calls, "user", "calls"),
+        "spend": charts.bars(spend, "user", whole=sums),
+        "calls": charts.bars(calls, "user", "calls", sums),
     }

@@ -9,6 +9,15 @@
 SELECT {sums}
 FROM {measured} m
 
+-- name: squares_around
+-- The sums of squared distances from a latency and from a confidence.
+SELECT
+    COALESCE(SUM((latency_ms - :latency_ms) * (latency_ms - :latency_ms)), 0) AS latency_squared,
+    COALESCE(SUM(confidences * (confidence - :confidence) * (confidence - :confidence)), 0)
+        AS confidence_squared
+FROM llm_measured
+WHERE {calls}
+
 -- name: numbers_by
 -- The sums by one dimension, in the order that is asked for.
 SELECT {value} AS value, {sums}
@@ -176,7 +185,7 @@ LIMIT :limit
 -- name: sessions_page
 -- Sessions from the one that was last active on, with the sums over their calls: of those that were
 -- active lately. SQLite takes a CROSS JOIN in the order it is written in.
-SELECT session_id, MAX(user_id) AS user_id, {sums}
+SELECT session_id, {user} AS user_id, COUNT(DISTINCT user_id) AS users, {sums}
 FROM (
     SELECT DISTINCT session_id AS active
     FROM llm_measured
@@ -191,7 +200,7 @@ LIMIT :limit
 
 -- name: sessions_ranked
 -- Sessions in the order that is asked for, with the sums over their calls.
-SELECT session_id, MAX(user_id) AS user_id, {sums}
+SELECT session_id, {user} AS user_id, COUNT(DISTINCT user_id) AS users, {sums}
 FROM llm_measured
 WHERE {calls} AND session_id IS NOT NULL
 GROUP BY session_id

@@ -6,8 +6,9 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from flowledger.questions import DIMENSIONS, Session, Slice
+from flowledger.questions import DIMENSIONS, Sums
 from flowledger.questions.over import PAGE_TOKEN
+from flowledger.questions.parts import largest_and_others
 from flowledger.questions.tracking import time_text
 from flowledger.server.analytics.answers import Number, Speed
 from flowledger.server.analytics.asking import Asker
@@ -87,7 +88,8 @@ class SessionInList(Numbers):
     """A session with the sums over its calls."""
 
     session_id: str
-    user_id: str | None
+    user_id: str | None = Field(description="The user; null where there is none, or several.")
+    users: int = Field(description="How many users the calls name.")
     first: str
     last: str
 
@@ -111,6 +113,9 @@ class Usage(BaseModel):
     by: str
     period_days: int
     usage: list[Part]
+    others: Numbers | None = Field(
+        description="The calls with values beyond `limit`; null when every value is listed."
+    )
 
 
 class Percentiles(BaseModel):
@@ -185,6 +190,7 @@ class _Exploring:
             SessionInList(
                 session_id=row.session_id,
                 user_id=row.user_id,
+                users=row.users,
                 first=time_text(row.first_ms or 0),
                 last=time_text(row.last_ms or 0),
                 **_numbers(row),
@@ -202,12 +208,13 @@ class _Exploring:
         limit: Limit = 100,
     ) -> Usage:
         """Calls, tokens and cost by any dimension; by `user_id` those who use the most."""
-        rows = await self._asker.ask(
+        rows, others = await self._asker.ask(
             request,
-            lambda ledger, may: about.over(ledger, may, days).by(by, limit),
+            lambda ledger, may: largest_and_others(about.over(ledger, may, days), by, limit),
         )
         parts = [Part(value=row.value, **_numbers(row)) for row in rows]
-        return Usage(by=by, period_days=days, usage=parts)
+        rest = None if others is None else Numbers(**_numbers(others))
+        return Usage(by=by, period_days=days, usage=parts, others=rest)
 
     async def percentiles(self, request: Request, about: About, days: Days = 30) -> Percentiles:
         """How long calls take: what 50, 90, 95 and 99 per cent of them do not exceed."""
@@ -218,7 +225,7 @@ class _Exploring:
         return Percentiles(period_days=days, **msgspec.structs.asdict(found))
 
 
-def _numbers(row: Session | Slice) -> dict[str, Any]:
+def _numbers(row: Sums) -> dict[str, Any]:
     same = ("calls", "failed", "error_rate", "input_tokens", "output_tokens", "total_tokens")
     numbers = {name: getattr(row, name) for name in (*same, "cost_usd", "unpriced")}
     return {**numbers, "avg_latency_ms": row.mean_latency_ms}

@@ -1,11 +1,12 @@
 """`/api/analytics/mlflow`: the window at a glance, by day, by error, by model and by prompt."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sized
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from flowledger.questions import Filters, Ledger, Over, Percentiles, Sums
+from flowledger.questions import Filters, Ledger, Over, Percentiles, Slice, Sums
+from flowledger.questions.groups import MOST_ROWS
 from flowledger.questions.tracking import time_text
 from flowledger.server.analytics.answers import (
     Change,
@@ -130,6 +131,7 @@ class _Analytics:
 
 def _overview(over: Over, days: int, sums: Sums) -> Overview:
     speed = over.percentiles()
+    intents, roles, modules = map(over.by, ("intent", "user_role", "module"))
     return Overview(
         period_days=days,
         total_runs=sums.calls,
@@ -143,9 +145,10 @@ def _overview(over: Over, days: int, sums: Sums) -> Overview:
         p95_response_time_ms=speed.p95,
         p99_response_time_ms=speed.p99,
         template_match_rate=sums.template_match_rate,
-        intent_distribution=_distribution(over, "intent"),
-        user_role_distribution=_distribution(over, "user_role"),
-        module_distribution=_distribution(over, "module"),
+        intent_distribution=_distribution(intents),
+        user_role_distribution=_distribution(roles),
+        module_distribution=_distribution(modules),
+        truncated=_is_truncated(intents, roles, modules),
         total_tokens=sums.total_tokens,
         total_cost_usd=sums.cost_usd,
         unpriced_runs=sums.unpriced,
@@ -154,8 +157,13 @@ def _overview(over: Over, days: int, sums: Sums) -> Overview:
     )
 
 
-def _distribution(over: Over, dimension: str) -> dict[str, int]:
-    return {row.value: row.calls for row in over.by(dimension) if row.value is not None}
+def _distribution(rows: Iterable[Slice]) -> dict[str, int]:
+    return {row.value: row.calls for row in rows if row.value is not None}
+
+
+def _is_truncated(*lists: Sized) -> bool:
+    """Whether one of these lists may go on beyond the most rows of an answer."""
+    return any(len(one) >= MOST_ROWS for one in lists)
 
 
 def _trends(over: Over, days: int, period: str = "day") -> Trends:
@@ -164,12 +172,13 @@ def _trends(over: Over, days: int, period: str = "day") -> Trends:
 
 
 def _errors(over: Over, days: int, sums: Sums, limit: int = LATEST_ERRORS) -> Errors:
-    failed = [row for row in over.by("error_type") if row.failed]
+    types = over.by("error_type", order="failed")
     return Errors(
         period_days=days,
         total_errors=sums.failed,
         error_rate=sums.error_rate,
-        error_types={row.value or "unknown": row.failed for row in failed},
+        error_types={row.value or "unknown": row.failed for row in types if row.failed},
+        truncated=_is_truncated(types),
         recent_errors=[RecentError.of(row) for row in over.failed(limit)],
     )
 
@@ -177,7 +186,7 @@ def _errors(over: Over, days: int, sums: Sums, limit: int = LATEST_ERRORS) -> Er
 def _models(over: Over, days: int) -> ModelComparison:
     speeds = over.percentiles_by("model")
     rows = [ModelNumbers.of(row, speeds.get(row.value, Percentiles())) for row in over.by("model")]
-    return ModelComparison(period_days=days, model_comparison=rows)
+    return ModelComparison(period_days=days, model_comparison=rows, truncated=_is_truncated(rows))
 
 
 def _prompts(over: Over, days: int) -> PromptAnalysis:
