@@ -84,6 +84,7 @@ from services.common.mlflow_tracking import MLflowExperimentTracker
 question = "Which planet has the most moons?"
 did = {
     "before": openai_wrapper.chat(model="gpt-4o", prompt=question),
+    "careful": openai_wrapper.chat("gpt-4o", "Careful."),
     "after": chat_with_tracking(model="gpt-4o", prompt=question, persona_id="astronomer_bot"),
     "by position": chat_with_tracking("gpt-4o", "Name a comet.", "stargazer_bot"),
 }
@@ -229,7 +230,9 @@ def test_the_server_has_the_metrics_that_dashboards_ask_for(
     } <= found
 
 
-def test_a_call_is_answered_while_mlflow_is_out_of_reach(stub: StubLLM, tmp_path: Path) -> None:
+def test_a_call_is_answered_while_mlflow_is_out_of_reach(
+    did: dict[str, Any], stub: StubLLM, tmp_path: Path
+) -> None:
     project = threads_agent(tmp_path, stub, MLFLOW_TRACKING_URI=NOWHERE)
     program = (
         "import sys, time\n"
@@ -248,10 +251,7 @@ def test_a_call_is_answered_while_mlflow_is_out_of_reach(stub: StubLLM, tmp_path
         "task = {'persona_id': 'careful_bot', 'topic': 'robots'}\n"
         "print(TestClient(app).post('/run', json=task).json()['prompt_version'])\n"
     )
-    imported, answer, number = project.python(program).splitlines()
-    untracked = "from services.common import openai_wrapper; print(openai_wrapper.chat({}))"
-    assert project.python(untracked.format("'gpt-4o', 'Careful.'")) == f"{answer}\n"
-    assert ("[]", "None") == (imported, number)
+    assert f"[]\n{did['careful']}\nNone\n" == project.python(program)
 
 
 def track_calls(project: Project, count: int) -> dict[str, list[dict[str, Any]]]:
