@@ -79,7 +79,7 @@ def draw(prompt):
 def look_up(question):
     return [{"text": "Standard 1", "score": 0.25}, {"text": "Standard 2", "score": 0.75}]
 
-@track.track_custom_operation("crs_analysis", "completeness")
+@track.track_custom_operation("crs_analysis", "validation")
 def check(comments):
     return {"valid": all(comments), "score": 0.5}
 
@@ -217,7 +217,7 @@ def test_each_decorator_tracks_what_belongs_to_its_operation(
     retrieved = found["standards"].metrics
     assert (2, 0.5) == (retrieved["documents_count"], retrieved["similarity_avg"])
     [custom] = site.runs("CRS Document Analysis")
-    assert "completeness" == custom.info.run_name
+    assert "validation" == custom.info.run_name
     assert (0.5, 0.0) == (custom.data.metrics["score"], custom.data.metrics["valid"])
 
 
