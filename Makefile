@@ -8,7 +8,7 @@ unexport PYTHONPATH VIRTUAL_ENV
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 
-.PHONY: install demo example test check deploy-check stress bench browser screenshots lock clean
+.PHONY: install demo example test documents check deploy-check stress bench browser screenshots lock clean
 
 OPENAIS := openai2 openai3
 
@@ -47,6 +47,10 @@ example: .venv/.installed
 test: install check browser
 	@deploy/checks/tools.sh prometheus prometheus-alertmanager docker-compose systemd
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+# The printed blocks of the five documents, which are not in this repository.
+documents: install
+	$(BIN)/pytest -n $(JOBS) --dist worksteal tests/documents $(ARGS)
 
 browser: .venv/.chromium
 

@@ -488,18 +488,18 @@ def test_mlflows_client_reads_what_we_wrote(database_uri: str) -> None:
     assert trace.info.trace_metadata["mlflow.trace.user"] == "ana"
 
 
-def test_the_sql_of_threads_agents_document_gives_the_average(database_uri: str) -> None:
+def test_sql_over_mlflows_tables_gives_the_tokens_of_a_persona(database_uri: str) -> None:
     usages = [(100, 20), (200, 40)]
     calls = [a_call(usage=Usage(input_tokens=i, output_tokens=o)) for i, o in usages]
     sink = open_bulk_sink(database_uri)
     sink.write([encode(call) for call in calls])
     sink.close()
     query = (
-        "SELECT p.value AS persona, AVG(m.value) AS avg_tokens FROM metrics m"
-        " JOIN params p ON m.run_uuid = p.run_uuid"
-        " WHERE m.key = 'total_tokens' AND p.key = 'persona_id' GROUP BY p.value"
+        "SELECT persona.value AS persona, sum(tokens.value) / count(*) AS mean"
+        " FROM params AS persona JOIN metrics AS tokens USING (run_uuid)"
+        " WHERE persona.key = 'persona_id' AND tokens.key = 'total_tokens' GROUP BY persona.value"
     )
-    assert rows_of(database_uri, query) == [{"persona": "helper", "avg_tokens": 180.0}]
+    assert [{"persona": "helper", "mean": 180.0}] == rows_of(database_uri, query)
 
 
 def test_migrations_have_numbers_of_their_own_and_are_applied_once(database_uri: str) -> None:

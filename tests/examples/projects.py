@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-__all__ = ["Project", "eventually"]
+from flowledger.testing.llm import StubLLM
+
+__all__ = ["Project", "eventually", "stub_settings"]
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -64,6 +66,10 @@ class Project:
         assert 0 == done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
+    def python(self, program: str) -> str:
+        """Run a program; what it prints."""
+        return self.run("python", "-c", program)
+
     def start(
         self, *command: str, cwd: Path | None = None, environ: Environ = NOTHING
     ) -> "subprocess.Popen[bytes]":
@@ -83,6 +89,16 @@ class Project:
 
     def _files(self) -> set[Path]:
         return {path for path in self.path.rglob("*") if "__pycache__" not in path.parts}
+
+
+def stub_settings(stub: StubLLM) -> dict[str, str]:
+    """Return the variables that let the stub answer for OpenAI and Anthropic."""
+    return {
+        "OPENAI_BASE_URL": stub.url,
+        "OPENAI_API_KEY": "stub",
+        "ANTHROPIC_BASE_URL": stub.root,
+        "ANTHROPIC_API_KEY": "stub",
+    }
 
 
 def eventually(look: Callable[[], T | None], seconds: float = 240.0) -> T:

@@ -1,12 +1,11 @@
-"""aiflow's document beside its Django project: every block, over PostgreSQL and a real server."""
+"""examples/aiflow: a Django project that is tracked, over PostgreSQL and a real server."""
 
 import json
 import random
-import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,33 +15,95 @@ from mlflow.entities import Run
 
 from flowledger.testing.llm import StubLLM
 from tests.conftest import postgres_database
-from tests.examples.projects import Project, eventually
-from tests.seeds import SEEDS, code
+from tests.examples.projects import Project, eventually, stub_settings
 from tests.server_client import running
 from tests.servers import answers_at, free_port
 
 TRACKING = "/api/v1/mlflow/tracking"
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# Runs blocks as they are printed: each gets the names its author left to the reader.
-BLOCKS = """
-import json, sys
+SETTINGS = {
+    "MLFLOW_ENABLED": "true",
+    "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+    "MLFLOW_BACKEND_STORE_URI": "postgresql://postgres:postgres@db:5432/radai_db",
+}
+FILES = {
+    "__init__.py",
+    "apps.py",
+    "tracker.py",
+    "decorators.py",
+    "signals.py",
+    "views.py",
+    "urls.py",
+    "INTEGRATION_EXAMPLES.py",
+    "README.md",
+}
+EXPERIMENTS = {
+    "pid_verification": "P&ID Design Verification",
+    "pfd_conversion": "PFD to P&ID Conversion",
+    "crs_analysis": "CRS Document Analysis",
+    "visual_generation": "Visual Diagram Generation",
+}
+
+# A function for each decorator, and a result that is logged by hand.
+OPERATIONS = """
+import json
 import django
 django.setup()
 import flowledger
 from openai import OpenAI
+from apps.mlflow_integration import decorators as track
+from apps.mlflow_integration.tracker import mlflow_tracker
 
-def chat(*_):
-    question = [{"role": "user", "content": "What is wrong here?"}]
-    return OpenAI().chat.completions.create(model="gpt-4o", messages=question)
+def ask(question):
+    messages = [{"role": "user", "content": question}]
+    return OpenAI().chat.completions.create(model="gpt-4o", messages=messages)
 
-for one in json.load(sys.stdin):
-    names = {"gpt4_analyze": chat, "result": chat(), "spec": {"text": "x", "confidence": 0.75},
-             "image_url": "https://example.org/pid.png", "documents": [{"text": "a", "score": 0.5}]}
-    exec(compile(one["text"], f"block {one['number']}", "exec"), names)
-    if one["call"]:
-        print(repr(names[one["call"]](*one["arguments"])))
-print("stored:", flowledger.flush(180))
+@track.track_gpt_vision("pid_verification", "valve_count")
+def count_valves(drawing):
+    return ask("How many valves are there?")
+
+@track.track_gpt_vision("pid_verification", "title_block")
+def read_title(drawing):
+    return ask("What does the title block say?")
+
+@track.track_gpt_text("pfd_conversion", "summary")
+def summarize(flow):
+    return {"text": ask(flow).choices[0].message.content, "confidence": 0.75}
+
+@track.track_dalle_generation("pfd_conversion")
+def draw(prompt):
+    return "https://example.org/valve.png"
+
+@track.track_rag_operation("pfd_conversion", "standards")
+def look_up(question):
+    return [{"text": "Standard 1", "score": 0.25}, {"text": "Standard 2", "score": 0.75}]
+
+@track.track_custom_operation("crs_analysis", "validation")
+def check(comments):
+    return {"valid": all(comments), "score": 0.5}
+
+@track.track_gpt_text("shift_reports", "handover")
+def hand_over():
+    return ask("What happened in this shift?")
+
+did = {
+    "count": count_valves(b"png").choices[0].message.content,
+    "title": read_title(b"png").choices[0].message.content,
+    "summary": summarize("Crude is heated."),
+    "drawing": draw("a gate valve"),
+    "passages": look_up("Which standard?"),
+    "check": check(["Added", ""]),
+    "handover": hand_over().choices[0].message.content,
+    "logged": mlflow_tracker.log_experiment_result(
+        feature="pfd_conversion", operation="import",
+        params={"model": "gpt-4o-mini", "temperature": 0.25},
+        metrics={"tokens_used": 420, "confidence": 0.5}, tags={"batch": "7"}),
+    "enabled": mlflow_tracker.enabled,
+    "tracking_uri": mlflow_tracker.tracking_uri,
+    "stored": flowledger.flush(180),
+}
+print(json.dumps(did))
 """
 
 
@@ -82,16 +143,19 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def site(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The servers that docker-compose would start, with the document's own variables."""
-    folder = tmp_path_factory.mktemp("aiflow")
+    with serving_site(postgres_server, tmp_path_factory.mktemp("aiflow"), SETTINGS) as site:
+        yield site
+
+
+@contextmanager
+def serving_site(postgres_server: str, folder: Path, settings: dict[str, str]) -> Iterator[Site]:
+    """The project, an MLflow server and their database, with settings but for their addresses."""
     with ExitStack() as stack:
         uri = stack.enter_context(postgres_database(postgres_server))
         stub = stack.enter_context(StubLLM())
         server = stack.enter_context(running(uri, folder, workers=1))
-        environ = dict(re.findall(r"^(\w+)=(.+)$", code("aiflow", 17), re.MULTILINE))
-        assert {"MLFLOW_ENABLED", "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI"} == {*environ}
+        environ = {**settings, **stub_settings(stub), "DJANGO_DEBUG": "true"}
         environ |= {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_BACKEND_STORE_URI": uri}
-        environ |= {"OPENAI_BASE_URL": stub.url, "OPENAI_API_KEY": "stub", "DJANGO_DEBUG": "true"}
         environ |= {"DJANGO_SETTINGS_MODULE": "aiflow.settings"}
         project = Project("aiflow", folder, environ)
         project.run("python", "manage.py", "migrate", "-v0")
@@ -106,44 +170,31 @@ def site(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="module")
-def printed(site: Site) -> str:
-    """What the document's Python prints, run as it is written."""
-    called: list[tuple[int, str, list[str]]] = [
-        (3, "analyze_pid_diagram", ["image"]),
-        (4, "", []),
-        (5, "extract_diagram_data", ["image"]),
-        (6, "generate_specification", ["data"]),
-        (7, "generate_pid_diagram", ["a pump"]),
-        (8, "query_knowledge_base", ["pumps?"]),
-        (9, "validate_document", ["doc"]),
-        (19, "new_ai_function", []),
-        (21, "", []),
-    ]
-    asked = [
-        {"number": number, "text": code("aiflow", number), "call": name, "arguments": arguments}
-        for number, name, arguments in called
-    ]
-    return site.project.run("python", "-c", BLOCKS, stdin=json.dumps(asked))
+def did(site: Site) -> dict[str, Any]:
+    """What the tracked functions returned, once all of it is stored."""
+    found: dict[str, Any] = json.loads(site.project.python(OPERATIONS))
+    assert found["stored"]
+    return found
 
 
-@pytest.fixture(scope="module")
-def blocks_run(site: Site, printed: str) -> Site:
-    """The same, with what it did stored."""
-    assert printed.endswith("stored: True\n")
-    return site
-
-
-def test_the_folder_is_laid_out_as_the_document_draws_it() -> None:
-    names = re.findall(r"── (\S+)", code("aiflow", 1))
+def test_the_integration_is_one_folder_of_the_project() -> None:
     folder = Project.folder("aiflow") / "apps" / "mlflow_integration"
-    assert [] == [name for name in names if not (folder / name).is_file()]
+    assert set() == FILES - {path.name for path in folder.iterdir()}
+
+
+def test_a_tracked_function_returns_what_it_returned_before(did: dict[str, Any]) -> None:
+    assert all(did[name] for name in ("count", "title", "handover"))
+    assert 0.75 == did["summary"]["confidence"]
+    assert "https://example.org/valve.png" == did["drawing"]
+    assert [0.25, 0.75] == [passage["score"] for passage in did["passages"]]
+    assert {"valid": False, "score": 0.5} == did["check"]
 
 
 def test_decorated_functions_become_runs_with_model_time_tokens_and_outcome(
-    blocks_run: Site,
+    did: dict[str, Any], site: Site
 ) -> None:
-    found = {run.info.run_name: run for run in blocks_run.runs("P&ID Design Verification")}
-    for operation in ("diagram_analysis", "image_analysis"):
+    found = {run.info.run_name: run for run in site.runs("P&ID Design Verification")}
+    for operation in ("valve_count", "title_block"):
         run = found[operation]
         assert ("gpt-4o", "pid_verification") == (
             run.data.params["model"],
@@ -154,72 +205,86 @@ def test_decorated_functions_become_runs_with_model_time_tokens_and_outcome(
         assert run.data.metrics["cost_usd"] > 0
         assert run.data.metrics["execution_time"] > 0
         assert ("success", "FINISHED") == (run.data.tags["status"], run.info.status)
-    assert found["diagram_analysis"].data.params["function"].endswith(".analyze_pid_diagram")
+    assert found["valve_count"].data.params["function"].endswith(".count_valves")
 
 
-def test_each_decorator_tracks_what_the_document_says(blocks_run: Site) -> None:
-    found = {run.info.run_name: run.data for run in blocks_run.runs("PFD to P&ID Conversion")}
-    texts = blocks_run.runs("PFD to P&ID Conversion", "metrics.confidence_score = 0.75")
-    assert ["spec_generation"] == [run.info.run_name for run in texts]
-    assert "a pump" in found["image_generation"].params["prompt"]
-    retrieved = found["knowledge_retrieval"].metrics
-    assert (1, 0.5) == (retrieved["documents_count"], retrieved["similarity_avg"])
-    [custom] = blocks_run.runs("CRS Document Analysis")
-    assert (0.95, 1.0) == (custom.data.metrics["score"], custom.data.metrics["valid"])
-
-
-def test_manual_logging_is_a_run_with_its_params_metrics_and_tags(blocks_run: Site) -> None:
-    [run] = blocks_run.runs("PFD to P&ID Conversion", "tags.version = '2.0'")
-    assert ("gpt-4o", "0.7") == (run.data.params["model"], run.data.params["temperature"])
-    assert (1500, 0.95) == (run.data.metrics["tokens_used"], run.data.metrics["confidence"])
-    assert "spec_generation" == run.info.run_name
-
-
-def test_the_check_of_the_connection_prints_whether_and_where(site: Site, printed: str) -> None:
-    assert ["MLflow enabled: True", f"Tracking URI: {site.mlflow}"] == printed.splitlines()[-3:-1]
-    assert "{'valid': True, 'score': 0.95}" in printed
-
-
-def test_a_new_feature_needs_no_more_than_a_decorator(blocks_run: Site) -> None:
-    [run] = blocks_run.runs("new_feature")
-    assert "new_operation" == run.info.run_name
-
-
-def test_the_experiments_have_the_names_of_the_table_and_the_answer_its_shape(
-    blocks_run: Site,
+def test_each_decorator_tracks_what_belongs_to_its_operation(
+    did: dict[str, Any], site: Site
 ) -> None:
-    assert f"GET {TRACKING}/experiments/" == code("aiflow", 10).strip()
-    told = blocks_run.get(f"{TRACKING}/experiments/")
-    assert_shaped(told, json.loads(code("aiflow", 11)))
-    assert (True, blocks_run.mlflow) == (told["enabled"], told["tracking_uri"])
-    table = re.findall(r"^\| [\w& ]+ \| `(.+?)` \|", page(), re.MULTILINE)
-    assert 4 == len(table)
-    named = {one["key"]: one["name"] for one in told["experiments"]}
-    assert {"pid_verification": table[0], "pfd_conversion": table[1], "crs_analysis": table[2]} == {
-        key: named[key] for key in ("pid_verification", "pfd_conversion", "crs_analysis")
-    }
+    found = {run.info.run_name: run.data for run in site.runs("PFD to P&ID Conversion")}
+    assert 0.75 == found["summary"].metrics["confidence_score"]
+    assert "a gate valve" in found["image_generation"].params["prompt"]
+    retrieved = found["standards"].metrics
+    assert (2, 0.5) == (retrieved["documents_count"], retrieved["similarity_avg"])
+    [custom] = site.runs("CRS Document Analysis")
+    assert "validation" == custom.info.run_name
+    assert (0.5, 0.0) == (custom.data.metrics["score"], custom.data.metrics["valid"])
 
 
-def test_recent_runs_have_the_documents_shape(blocks_run: Site) -> None:
-    path = code("aiflow", 12).strip().removeprefix("GET ")
-    told = blocks_run.get(path)
-    shown = json.loads(code("aiflow", 13))
-    assert "pfd_conversion" == told["feature"]
-    assert 1 <= len(told["runs"]) <= 10
-    [scored] = [run for run in told["runs"] if run.get("metrics.confidence_score") == 0.75]
-    assert_shaped(scored, shown["runs"][0])
-    assert all(run["metrics.execution_time"] >= 0 for run in told["runs"])
+def test_manual_logging_is_a_run_with_its_params_metrics_and_tags(
+    did: dict[str, Any], site: Site
+) -> None:
+    [run] = site.runs("PFD to P&ID Conversion", "tags.batch = '7'")
+    assert did["logged"] == run.info.run_id
+    assert ("gpt-4o-mini", "0.25") == (run.data.params["model"], run.data.params["temperature"])
+    assert (420, 0.5) == (run.data.metrics["tokens_used"], run.data.metrics["confidence"])
+    assert "import" == run.info.run_name
 
 
-def test_aggregated_metrics_have_the_documents_shape(blocks_run: Site) -> None:
-    told = blocks_run.get(code("aiflow", 14).strip().removeprefix("GET "))
-    assert_shaped(told, json.loads(code("aiflow", 15)))
-    assert (2, 100.0) == (told["metrics"]["total_runs"], told["metrics"]["success_rate"])
+def test_the_tracker_says_whether_it_is_on_and_where_records_go(
+    did: dict[str, Any], site: Site
+) -> None:
+    assert (True, site.mlflow) == (did["enabled"], did["tracking_uri"])
+
+
+def test_a_new_feature_needs_no_more_than_a_decorator(did: dict[str, Any], site: Site) -> None:
+    [run] = site.runs("shift_reports")
+    assert "handover" == run.info.run_name
+
+
+def test_every_feature_has_the_experiment_it_is_named_for(did: dict[str, Any], site: Site) -> None:
+    answer = site.get(f"{TRACKING}/experiments/")
+    assert (True, site.mlflow) == (answer["enabled"], answer["tracking_uri"])
+    named = {one["key"]: one["name"] for one in answer["experiments"]}
+    used = {key: EXPERIMENTS[key] for key in ("pid_verification", "pfd_conversion", "crs_analysis")}
+    assert {**used, "shift_reports": "shift_reports"}.items() <= named.items()
+    client = MlflowClient(site.mlflow)
+    for one in answer["experiments"]:
+        assert client.get_experiment(one["experiment_id"]).name == one["name"]
+
+
+def test_recent_runs_are_listed_with_their_metrics_and_outcome(
+    did: dict[str, Any], site: Site
+) -> None:
+    answer = site.get(f"{TRACKING}/runs/?feature=pfd_conversion&limit=10")
+    assert "pfd_conversion" == answer["feature"]
+    assert 1 <= len(answer["runs"]) <= 10
+    [scored] = [run for run in answer["runs"] if run.get("metrics.confidence_score") == 0.75]
+    assert "success" == scored["tags.status"]
+    [stored] = site.runs("PFD to P&ID Conversion", "attributes.run_name = 'summary'")
+    assert stored.info.run_id == scored["run_id"]
+    assert stored.data.metrics["execution_time"] == scored["metrics.execution_time"]
+    assert all(run["metrics.execution_time"] >= 0 for run in answer["runs"])
+    assert 2 == len(site.get(f"{TRACKING}/runs/?feature=pfd_conversion&limit=2")["runs"])
+
+
+def test_metrics_are_summed_up_over_the_runs_of_a_feature(did: dict[str, Any], site: Site) -> None:
+    answer = site.get(f"{TRACKING}/metrics/?feature=pid_verification")
+    assert "pid_verification" == answer["feature"]
+    metrics = [run.data.metrics for run in site.runs("P&ID Design Verification")]
+    took = sum(one["execution_time"] for one in metrics) / 2
+    assert {
+        "total_runs": 2,
+        "avg_execution_time": pytest.approx(took),
+        "success_rate": 100.0,
+        "total_cost": pytest.approx(sum(one["cost_usd"] for one in metrics)),
+    }.items() <= answer["metrics"].items()
+    scored = site.get(f"{TRACKING}/metrics/?feature=pfd_conversion")["metrics"]
+    assert (0.75 + 0.5) / 2 == scored["avg_confidence"]
 
 
 def test_health_and_the_other_addresses_answer(site: Site) -> None:
-    assert "healthy" == site.get(code("aiflow", 16).strip().removeprefix("GET "))["status"]
-    assert ["http://localhost:5000"] == re.findall(r"http\S+", code("aiflow", 2))
+    assert "healthy" == site.get(f"{TRACKING}/health/")["status"]
     for url in (f"{site.mlflow}/", f"{site.mlflow}/health", f"{site.url}/api/docs/"):
         with urllib.request.urlopen(url, timeout=60) as answer:
             assert 200 == answer.status
@@ -327,9 +392,8 @@ print("stored:", flowledger.flush(120))
 
 
 def test_switched_off_a_decorator_is_a_no_op(site: Site) -> None:
-    [line] = [line for line in code("aiflow", 18).splitlines() if not line.startswith("#")]
-    name, value = line.split("=")
-    assert "5 False None" == site.project.run("python", "-c", SAME, environ={name: value}).strip()
+    off = {"MLFLOW_ENABLED": "false"}
+    assert "5 False None" == site.project.run("python", "-c", SAME, environ=off).strip()
 
 
 SAME = """
@@ -385,9 +449,7 @@ except ValueError as error:
 """
 
 
-def test_docker_has_equals_here(site: Site) -> None:
-    """Block 20 looks at containers; here the same is asked of the processes."""
-    assert 3 == code("aiflow", 20).count("docker-compose")
+def test_the_processes_say_how_they_are(site: Site) -> None:
     with urllib.request.urlopen(f"{site.mlflow}/health", timeout=60) as answer:
         assert b"OK" == answer.read()
     told = site.project.run("python", "manage.py", "flowledger", "recent", "-n", "1")
@@ -396,22 +458,3 @@ def test_docker_has_equals_here(site: Site) -> None:
 
 def test_nothing_is_written_beside_the_code(site: Site) -> None:
     assert [] == site.project.added()
-
-
-def assert_shaped(told: Any, shown: Any) -> None:
-    """Everything that the document shows is there, with values of its kind."""
-    if isinstance(shown, dict):
-        assert shown.keys() <= told.keys()
-        for key, value in shown.items():
-            assert_shaped(told[key], value)
-    elif isinstance(shown, list):
-        assert_shaped(told[0], shown[0])
-    elif isinstance(shown, float | int) and not isinstance(shown, bool):
-        assert isinstance(told, float | int)
-    else:
-        assert isinstance(told, type(shown))
-
-
-def page() -> str:
-    """The document."""
-    return (SEEDS / "aiflow.md").read_text(encoding="utf-8")

@@ -1,8 +1,7 @@
-"""intent_detection's document beside its service: every block, over real HTTP and SQLite."""
+"""examples/intent_detection: a service that is watched, over real HTTP and SQLite."""
 
 import json
 import re
-import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -22,10 +21,45 @@ from packaging.requirements import Requirement
 from flowledger.testing.llm import StubLLM
 from flowledger.testing.processes import serving
 from tests.examples.projects import Project, eventually
-from tests.seeds import SEEDS, blocks, code
 from tests.servers import free_port
 
 API = "/api/analytics/mlflow"
+DETECTION = "dspy_intent_detection"
+SERVICE = "uvicorn app.main:app --port 8000"
+UI = "mlflow ui --port 5000"
+SERVER = "mlflow server --host 127.0.0.1 --port 5000"
+ENDPOINTS = (
+    ("GET", "overview?days=7"),
+    ("GET", "trends?days=30"),
+    ("GET", "errors?days=7"),
+    ("GET", "model-comparison"),
+    ("GET", "prompt-analysis"),
+    ("GET", "report?days=30"),
+    ("GET", "health"),
+    ("POST", "experiments/recreate"),
+)
+METRICS = {
+    "confidence_score",
+    "response_time_ms",
+    "template_match_rate",
+    "available_workflow_templates",
+    "available_agent_templates",
+}
+TAGS = {
+    "user_role",
+    "current_module",
+    "current_tab",
+    "detected_intent",
+    "dspy_version",
+    "prompt_version",
+}
+PARAMS = {
+    "model_name",
+    "message_length",
+    "message_word_count",
+    "requires_workflow",
+    "category_source",
+}
 MESSAGES = (
     {"message": "Automate the approval of invoices", "user_role": "admin", "current_tab": "list"},
     {"message": "What is this?", "user_role": "user", "current_module": "reports"},
@@ -47,10 +81,10 @@ class Service(NamedTuple):
             return json.load(answer)
 
     def shell(self, command: str, **environ: str) -> str:
-        """What a line of the document prints."""
+        """What a line of shell prints."""
         return self.project.run("bash", "-c", command, cwd=self.folder, environ=environ)
 
-    def runs(self, experiment: str = "dspy_intent_detection") -> list[Run]:
+    def runs(self, experiment: str = DETECTION) -> list[Run]:
         """MLflow's own list of an experiment's runs."""
         return runs_of(f"sqlite:///{self.folder / 'mlflow.db'}", experiment)
 
@@ -62,27 +96,17 @@ def runs_of(uri: str, experiment: str) -> list[Run]:
 
 
 @contextmanager
-def started(project: Project, folder: Path, **environ: str) -> Iterator[str]:
-    """The service in this folder, by the command of the document."""
-    command = shlex.split(lines("bash", "uvicorn")[0].replace("--host 0.0.0.0", ""))
+def started(
+    project: Project, folder: Path, command: str = SERVICE, **environ: str
+) -> Iterator[str]:
+    """The service in this folder by a command, on a port of loopback."""
     port = str(free_port())
-    command[command.index("8000")] = port
+    command = command.replace("0.0.0.0", "127.0.0.1").replace("8000", port)
     url = f"http://127.0.0.1:{port}"
-    inside = ["sh", "-c", f"cd '{folder}' && exec {shlex.join(command)}"]
+    inside = ["sh", "-c", f"cd '{folder}' && exec {command}"]
     log = folder.parent / "service.log"
     with serving(inside, f"{url}/docs", log, {**project.environ, **environ}):
         yield url
-
-
-def lines(language: str, first: str) -> list[str]:
-    """The commands of the document that begin with a word."""
-    found = (
-        line.strip()
-        for block in blocks("intent_detection")
-        if block.language == language
-        for line in block.text.splitlines()
-    )
-    return [line for line in found if line.startswith(first)]
 
 
 def detect(url: str, message: dict[str, str]) -> Any:
@@ -115,25 +139,22 @@ def service(project: Project) -> Iterator[Service]:
         yield running
 
 
-def test_the_default_needs_no_server_and_writes_nothing_but_the_documents_database(
+def test_the_default_needs_no_server_and_writes_nothing_but_its_database(
     service: Service,
 ) -> None:
-    [named] = [line for line in lines("bash", "export MLFLOW") if "sqlite" in line]
-    assert 'export MLFLOW_TRACKING_URI="sqlite:///mlflow.db"' == named
+    assert "MLFLOW_TRACKING_URI" not in service.project.environ
     names = {path.name for path in service.folder.iterdir()}
     assert {"mlflow.db"} == names - {"mlflow.db-shm", "mlflow.db-wal"}
     assert [] == service.project.added()
 
 
-def test_each_run_has_every_metric_tag_and_parameter_of_the_document(service: Service) -> None:
-    named = re.findall(r"^- `(\w+)`: ", document(), re.MULTILINE)
-    metrics, tags, params = named[:5], named[5:11], named[11:16]
-    assert ("confidence_score", "user_role", "model_name") == (metrics[0], tags[0], params[0])
-    assert ("prompt_version", "category_source") == (tags[-1], params[-1])
-    for run in service.runs():
-        assert {*metrics} <= run.data.metrics.keys()
-        assert {*tags} <= run.data.tags.keys()
-        assert {*params} <= run.data.params.keys()
+def test_each_run_has_every_metric_tag_and_parameter(service: Service) -> None:
+    runs = service.runs()
+    assert len(MESSAGES) == len(runs)
+    for run in runs:
+        assert set() == METRICS - run.data.metrics.keys()
+        assert set() == TAGS - run.data.tags.keys()
+        assert set() == PARAMS - run.data.params.keys()
 
 
 def test_a_runs_values_are_those_of_its_request_and_answer(service: Service) -> None:
@@ -166,24 +187,13 @@ def test_a_runs_values_are_those_of_its_request_and_answer(service: Service) -> 
         assert run.metrics["cost_usd"] > 0
 
 
-def test_every_curl_of_the_document_answers(service: Service) -> None:
-    commands = lines("bash", "curl")
-    assert 6 == len(commands)
-    for command in commands:
-        told = json.loads(service.shell(command.replace("http://localhost:8000", service.url)))
-        assert "detail" not in told, command
+@pytest.mark.parametrize(("method", "path"), ENDPOINTS)
+def test_every_endpoint_answers_curl(service: Service, method: str, path: str) -> None:
+    command = f'curl --fail --silent -X {method} "{service.url}{API}/{path}"'
+    assert "detail" not in json.loads(service.shell(command))
 
 
-def test_every_endpoint_of_the_document_answers(service: Service) -> None:
-    listed = re.findall(r"^- `(GET|POST) (\S+)` - ", document(), re.MULTILINE)
-    assert 8 == len(listed)
-    for method, path in listed:
-        asked = urllib.request.Request(f"{service.url}{path}", method=method)
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            assert 200 == answer.status
-
-
-def test_the_overview_says_what_the_document_promises(service: Service) -> None:
+def test_the_overview_says_what_happened(service: Service) -> None:
     told = service.get(f"{API}/overview?days=7")
     assert (3, 100.0) == (told["total_runs"], told["success_rate"])
     given = [answer["confidence"] for answer in service.answers]
@@ -225,25 +235,41 @@ def test_the_optimiser_records_its_scores_and_what_it_tried(service: Service) ->
 OPTIMIZATION = "dspy_prompt_optimization"
 
 
-def test_a_metric_and_a_tag_pasted_from_the_document_are_on_the_run(
+def test_a_metric_and_a_tag_of_ones_own_are_on_the_run(
     project: Project, tmp_path: Path, empty_sqlite: Path
 ) -> None:
-    shutil.copy(empty_sqlite, tmp_path / "mlflow.db")
-    copied = tmp_path / "app"
+    metric = ('QUEUED = "queued_seconds"', "mlflow.log_metric(self.QUEUED, custom_value)")
+    tag = ('SHOP = "shop"', "mlflow.set_tag(self.SHOP, custom_value)")
+    [run] = runs_of(extended(project, tmp_path, empty_sqlite, metric, tag), DETECTION)
+    assert (0.5, "own") == (run.data.metrics["queued_seconds"], run.data.tags["shop"])
+
+
+def extended(
+    project: Project,
+    folder: Path,
+    empty_sqlite: Path,
+    metric: tuple[str, str],
+    tag: tuple[str, str],
+) -> str:
+    """Detect once with a constant and a call more for a metric and for a tag in the tracker.
+
+    Returns:
+        The database with that run.
+    """
+    shutil.copy(empty_sqlite, folder / "mlflow.db")
+    copied = folder / "app"
     shutil.copytree(project.path / "app", copied)
     config = copied / "services" / "mlflow_config.py"
-    metric, metric_line = pasted(code("intent_detection", 9))
-    tag, tag_line = pasted(code("intent_detection", 10))
     text = config.read_text()
-    text = text.replace('    FEATURE = "', f'    {metric}\n    {tag}\n    FEATURE = "', 1)
-    text = within(text, "log_prediction_result", "custom_value = 0.5", metric_line)
-    text = within(text, "start_intent_detection_run", "custom_value = 'own'", tag_line)
+    text = text.replace('    FEATURE = "', f'    {metric[0]}\n    {tag[0]}\n    FEATURE = "', 1)
+    text = within(text, "log_prediction_result", "custom_value = 0.5", metric[1])
+    text = within(text, "start_intent_detection_run", "custom_value = 'own'", tag[1])
     config.write_text(text)
-    with capture_in(tmp_path) as environ:
-        told = project.run("python", "-c", DETECT, cwd=tmp_path, environ=environ)
-    [run] = runs_of(f"sqlite:///{tmp_path / 'mlflow.db'}", "dspy_intent_detection")
-    assert told.strip() == run.info.run_id
-    assert (0.5, "own") == (run.data.metrics["custom_metric_name"], run.data.tags["custom_tag"])
+    environ = {"PYTHONPATH": str(folder), "FLOWLEDGER_HOME": str(folder / "home")}
+    told = project.run("python", "-c", DETECT, cwd=folder, environ=environ)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    assert [told.strip()] == [run.info.run_id for run in runs_of(uri, DETECTION)]
+    return uri
 
 
 DETECT = """
@@ -253,17 +279,6 @@ place = {"user_role": "user", "current_module": "home", "current_tab": "list"}
 print(IntentService().detect("Hello", place, "s")["run_id"])
 assert flowledger.flush(90)
 """
-
-
-@contextmanager
-def capture_in(folder: Path) -> Iterator[dict[str, str]]:
-    yield {"PYTHONPATH": str(folder), "FLOWLEDGER_HOME": str(folder / "home")}
-
-
-def pasted(block: str) -> tuple[str, str]:
-    """The constant and the call of one of the document's customisations."""
-    constant, call = (line for line in block.splitlines() if line and not line.startswith("#"))
-    return constant, call
 
 
 def within(text: str, method: str, *statements: str) -> str:
@@ -288,7 +303,7 @@ def test_what_a_model_raises_is_a_failed_run_with_its_type(
         eventually(lambda: json_of(f"{url}{API}/errors?days=7")["total_errors"] == 1)
         [error] = json_of(f"{url}{API}/errors?days=7")["recent_errors"]
     assert ("user", "home", "overview") == (error["user_role"], error["module"], error["tab"])
-    [run] = runs_of(f"sqlite:///{tmp_path / 'mlflow.db'}", "dspy_intent_detection")
+    [run] = runs_of(f"sqlite:///{tmp_path / 'mlflow.db'}", DETECTION)
     assert ("FAILED", error["error_type"]) == (run.info.status, run.data.tags["error_type"])
 
 
@@ -319,8 +334,7 @@ CATALOG = "from app.services.catalog import catalog; print(*catalog())"
 
 def test_what_is_to_be_installed_is_installed(project: Project) -> None:
     wanted = (project.path / "requirements.txt").read_text().splitlines()
-    assert code("intent_detection", 1).strip() in wanted
-    assert "pip install -r requirements.txt" == code("intent_detection", 2).strip()
+    assert "mlflow>=2.8.0" in wanted
     for line in wanted:
         if not line.startswith(".."):
             requirement = Requirement(line)
@@ -329,24 +343,36 @@ def test_what_is_to_be_installed_is_installed(project: Project) -> None:
     assert (project.path / ours.partition("[")[0] / "pyproject.toml").is_file()
 
 
-def test_the_tracking_uri_can_be_verified_as_the_document_does(project: Project) -> None:
+def test_mlflow_says_which_tracking_uri_is_set(project: Project) -> None:
     environ = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
-    told = project.run("bash", "-c", code("intent_detection", 13), environ=environ)
+    told = project.run("python", "-c", TRACKING, environ=environ)
     assert "sqlite:///mlflow.db" == told.strip()
 
 
+TRACKING = "import mlflow; print(mlflow.get_tracking_uri())"
+
+
 def test_debug_logging_tells_of_each_operation(project: Project, tmp_path: Path) -> None:
-    command = f"{code('intent_detection', 14)}\nexec python -c '{TELL}'"
+    logged = logged_by(project, tmp_path, "export LOG_LEVEL=DEBUG")
+    assert 1 == len(re.findall(BEGINS, logged)), logged
+
+
+BEGINS = r"DEBUG:app.services.mlflow_config:run \w+ begins"
+
+
+def logged_by(project: Project, folder: Path, setting: str) -> str:
+    """What the service logs of one message after a line of shell."""
     environ = {"FLOWLEDGER_ENABLED": "false", "PYTHONPATH": str(project.path)}
     done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=tmp_path,
+        ["bash", "-c", f"{setting}\nexec python -c '{TELL}'"],
+        cwd=folder,
         env={**project.environ, **environ},
         capture_output=True,
         text=True,
         timeout=120,
+        check=True,
     )
-    assert re.search(r"DEBUG:app.services.mlflow_config:run \w+ begins", done.stderr), done.stderr
+    return done.stderr
 
 
 TELL = (
@@ -356,29 +382,24 @@ TELL = (
 
 
 def test_mlflows_ui_shows_the_local_database(service: Service) -> None:
-    [command] = lines("bash", "mlflow ui")
-    assert command in code("intent_detection", 15)
-    with mlflow_at(command, service.folder, service.project) as url:
-        assert 3 == len(runs_of(url, "dspy_intent_detection"))
+    with mlflow_at(UI, service.folder, service.project) as url:
+        assert 3 == len(runs_of(url, DETECTION))
 
 
 def test_a_separate_server_gets_the_runs_and_a_plain_one_is_told_to_have_no_ledger(
     service: Service, tmp_path: Path, empty_sqlite: Path
 ) -> None:
     shutil.copy(empty_sqlite, tmp_path / "mlflow.db")
-    commands = lines("bash", "mlflow server")
-    assert 2 == len(commands)
-    assert commands[0] == commands[1]
     folder = tmp_path / "cwd"
     folder.mkdir()
     with (
-        mlflow_at(commands[0], tmp_path, service.project) as server,
+        mlflow_at(SERVER, tmp_path, service.project) as server,
         started(service.project, folder, MLFLOW_TRACKING_URI=server) as url,
     ):
         told = detect(url, {"message": "Hello there"})
 
         def stored() -> list[Run]:
-            found = runs_of(server, "dspy_intent_detection")
+            found = runs_of(server, DETECTION)
             return [run for run in found if run.info.status == "FINISHED"]
 
         [run] = eventually(stored)
@@ -393,11 +414,11 @@ def test_a_separate_server_gets_the_runs_and_a_plain_one_is_told_to_have_no_ledg
 
 @contextmanager
 def mlflow_at(command: str, folder: Path, project: Project) -> Iterator[str]:
-    """A server of MLflow's own by a command of the document, on a port of loopback."""
+    """A server of MLflow's own by a command, on a port of loopback."""
     port = str(free_port())
-    words = shlex.split(command.replace("0.0.0.0", "127.0.0.1").replace("5000", port))
+    command = command.replace("0.0.0.0", "127.0.0.1").replace("5000", port)
     url = f"http://127.0.0.1:{port}"
-    inside = ["sh", "-c", f"cd '{folder}' && exec {shlex.join([*words, '--workers', '1'])}"]
+    inside = ["sh", "-c", f"cd '{folder}' && exec {command} --workers 1"]
     with serving(inside, f"{url}/health", folder.parent / "mlflow-ui.log", project.environ):
         yield url
 
@@ -496,8 +517,7 @@ print(took, told["intent"], client.get("{API}/overview").status_code)
 
 
 def test_a_tracking_uri_that_keeps_no_runs_stops_nothing(project: Project, tmp_path: Path) -> None:
-    [uri] = re.findall(r'"(s3://.+?)"', code("intent_detection", 3))
-    own = {"MLFLOW_TRACKING_URI": uri, "FLOWLEDGER_HOME": str(tmp_path / "home")}
+    own = {"MLFLOW_TRACKING_URI": "s3://a-bucket/runs", "FLOWLEDGER_HOME": str(tmp_path / "home")}
     told = project.run("python", "-c", CLOUD, cwd=tmp_path, environ=own)
     assert "200 404" == told.splitlines()[-1]
     assert [] == list(tmp_path.iterdir())
@@ -510,8 +530,3 @@ client = TestClient(app)
 print(client.post("/api/intent/detect", json={{"message": "Hi"}}).status_code,
       client.get("{API}/overview").status_code)
 """
-
-
-def document() -> str:
-    """The document."""
-    return (SEEDS / "intent_detection.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""technoshare's document beside its pipeline: every block, against a real server and real pages."""
+"""examples/technoshare_commentator: its pipeline, against a real server and real pages."""
 
 import importlib
 import os
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,7 @@ from mlflow.artifacts import load_dict
 from mlflow.entities import Run
 
 from flowledger.testing.llm import StubLLM
-from tests.examples.projects import Project, eventually
-from tests.seeds import SEEDS, code
+from tests.examples.projects import Project, eventually, stub_settings
 from tests.servers import free_port
 
 SOURCE = Project.folder("technoshare_commentator") / "src"
@@ -30,6 +29,28 @@ GITHUB = "https://github.com/technoshare/ledger"
 ARTICLE = "https://example.org/article"
 EMPTY = "https://example.org/empty"
 LINKS = (ARXIV, GITHUB, ARTICLE, EMPTY)
+SETTINGS = {
+    "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
+    "MLFLOW_EXPERIMENT_NAME": "technoshare_commentator",
+    "MLFLOW_ENABLE_TRACKING": "true",
+    "MLFLOW_ENABLE_TRACING": "true",
+}
+START_SERVER = "nohup ./scripts/start_mlflow.sh >> mlflow.log 2>&1 &"
+# Which links' runs each of these searches finds.
+FILTERS = {
+    "tags.outcome = 'success'": {ARXIV, GITHUB, ARTICLE},
+    "tags.outcome = 'gate_failed'": {EMPTY},
+    "tags.domain = 'arxiv.org'": {ARXIV},
+    "tags.adapter_name = 'ArxivAdapter'": {ARXIV},
+}
+STAGES = {"retrieval", "analysis", "quality_gates", "slack_post"}
+SPANS = {
+    "retrieval.fetch_evidence",
+    "analysis.run",
+    "quality_gates.validate",
+    "slack.post_message",
+}
+ARTIFACTS = {"evidence.json", "analysis_result.json", "slack_payload.json"}
 
 
 class Place(NamedTuple):
@@ -46,7 +67,7 @@ class Place(NamedTuple):
         return MlflowClient(self.url)
 
     def runs(self, filter_string: str = "") -> list[Run]:
-        """What MLflow's own search finds in the document's experiment."""
+        """What MLflow's own search finds in the pipeline's experiment."""
         found = self.client.get_experiment_by_name("technoshare_commentator")
         ids = [found.experiment_id] if found else []
         return list(self.client.search_runs(ids, filter_string)) if ids else []
@@ -59,44 +80,61 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, empty_sqlite: Path) -> Iterator[Place]:
-    """The server that block 1 starts, the settings of block 2, and a stub for each other party."""
+    """The pipeline's surroundings, with the settings of its `.env`."""
     folder = tmp_path_factory.mktemp("technoshare")
+    with surroundings(folder, empty_sqlite, SETTINGS, START_SERVER) as place:
+        yield place
+
+
+@contextmanager
+def surroundings(
+    folder: Path, empty_sqlite: Path, settings: dict[str, str], start: str
+) -> Iterator[Place]:
+    """MLflow's server, and a stub for each other party.
+
+    Args:
+        folder: where the server and the pipeline keep their files.
+        empty_sqlite: a database to copy.
+        settings: the environment, but for addresses.
+        start: a line of shell that leaves the server running.
+    """
     shutil.copy(empty_sqlite, folder / "mlflow.db")  # making its tables takes MLflow long
     with ExitStack() as stack:
         stub = stack.enter_context(StubLLM())
         with pytest.MonkeyPatch.context() as patch:
             patch.syspath_prepend(SOURCE)
             stubs = importlib.import_module("technoshare_commentator.offline.servers")
-        settings, posted = stack.enter_context(stubs.offline())
+        addresses, posted = stack.enter_context(stubs.offline())
         port = str(free_port())
         url = f"http://127.0.0.1:{port}"
-        environ = variables(code("technoshare_commentator", 2)) | settings
+        environ = {**settings, **addresses, **stub_settings(stub)}
         environ |= {"MLFLOW_TRACKING_URI": url, "MLFLOW_PORT": port}
-        environ |= {"OPENAI_BASE_URL": stub.url, "OPENAI_API_KEY": "stub"}
         project = Project("technoshare_commentator", folder, environ)
         (folder / "scripts").symlink_to(project.path / "scripts")
-        start = line_after("# Start (background)")
-        assert code("technoshare_commentator", 1).strip() in start
         pid = int(shell(f"{start}\necho $!", folder, project.environ))
         stack.callback(os.kill, pid, signal.SIGTERM)
-        health = line_after("# Check health").replace("5000", port)
-        eventually(lambda: shell(f"{health} || true", folder, project.environ) == "OK", 180)
+        health = f"curl {url}/health || true"
+        eventually(lambda: shell(health, folder, project.environ) == "OK", 180)
         assert str(pid) in shell('pgrep -f "mlflow server"', folder, project.environ).split()
         yield Place(project, folder, url, posted)
 
 
 @pytest.fixture(scope="module")
 def worked(place: Place) -> Place:
-    """Four links, commented on by the worker as block 3 starts it."""
+    """Four links, commented on by the worker."""
+    comment_on_links(place, " ".join(WORKER))
+    return place
+
+
+def comment_on_links(place: Place, command: str) -> None:
+    """Put the links into the queue, and let the worker that a command starts comment on them."""
     place.submit(*LINKS)
-    assert f"{' '.join(WORKER)}\n" == code("technoshare_commentator", 3)
-    worker = place.project.start(*WORKER)
+    worker = place.project.start(*command.split())
     try:
         eventually(lambda: len(ended(place)) == len(LINKS))
     finally:
         worker.terminate()
     assert 0 == worker.wait()
-    return place
 
 
 def ended(place: Place) -> list[Run]:
@@ -115,29 +153,26 @@ def job_of(place: Place, link: str) -> Run:
     return run
 
 
-def test_the_file_env_holds_what_the_document_adds_to_it() -> None:
+def test_the_file_env_holds_the_settings() -> None:
     text = (Project.folder("technoshare_commentator") / ".env").read_text()
-    told = variables(code("technoshare_commentator", 2))
-    assert told == variables(text)
-    table = re.findall(r"^\| `(MLFLOW_\w+)` \| `(.+?)` \|", document(), re.MULTILINE)
-    assert dict(table) == told
+    assert SETTINGS == variables(text)
 
 
-def test_the_four_filters_of_the_document_find_the_right_runs(worked: Place) -> None:
-    filters = re.findall(r"^\| [\w ]+ \| `(tags\..+?)` \|", document(), re.MULTILINE)
-    found = [{run.data.tags["target_url"] for run in worked.runs(text)} for text in filters]
-    assert [{ARXIV, GITHUB, ARTICLE}, {EMPTY}, {ARXIV}, {ARXIV}] == found
+@pytest.mark.parametrize(("filter_string", "links"), FILTERS.items())
+def test_runs_are_found_by_outcome_domain_and_adapter(
+    worked: Place, filter_string: str, links: set[str]
+) -> None:
+    assert links == {run.data.tags["target_url"] for run in worked.runs(filter_string)}
 
 
-def test_a_jobs_run_has_the_documents_tags_params_and_artifacts(worked: Place) -> None:
+def test_a_jobs_run_has_its_tags_params_and_artifacts(worked: Place) -> None:
     run = job_of(worked, ARXIV)
     tags = {"job_id", "channel_id", "message_ts", "target_url", "outcome", "domain", "adapter_name"}
     assert tags <= run.data.tags.keys()
     assert ("gpt-4o-mini", "0.2") == (run.data.params["model"], run.data.params["temperature"])
     assert f"job_{run.data.tags['job_id']}" == run.info.run_name
     kept = {file.path for file in worked.client.list_artifacts(run.info.run_id)}
-    drawn = re.findall(r"• (\w+\.json)", code("technoshare_commentator", 5))
-    assert {"evidence.json", "analysis_result.json", "slack_payload.json"} == {*drawn} == kept
+    assert ARTIFACTS == kept
     os.environ["MLFLOW_TRACKING_URI"] = worked.url
     try:
         payload = load_dict(f"{run.info.artifact_uri}/slack_payload.json")
@@ -149,11 +184,10 @@ def test_a_jobs_run_has_the_documents_tags_params_and_artifacts(worked: Place) -
 
 
 def test_each_stage_is_a_nested_run_with_its_numbers(worked: Place) -> None:
-    names = re.findall(r"── (\w+)", code("technoshare_commentator", 6))
     job = job_of(worked, GITHUB).info.run_id
     nested = worked.runs(f"tags.mlflow.parentRunId = '{job}'")
     stages = {run.info.run_name: run.data for run in nested}
-    assert {*names} == stages.keys()
+    assert STAGES == stages.keys()
     assert all(stage.metrics["latency_seconds"] >= 0 for stage in stages.values())
     assert ("GithubAdapter", 2, 4) == (
         stages["retrieval"].params["adapter"],
@@ -168,17 +202,15 @@ def test_what_fails_a_gate_is_not_posted_and_says_why(worked: Place) -> None:
     job = job_of(worked, EMPTY).info.run_id
     nested = worked.runs(f"tags.mlflow.parentRunId = '{job}'")
     stages = {run.info.run_name: run.data for run in nested}
-    assert {"retrieval", "analysis", "quality_gates"} == stages.keys()
+    assert STAGES - {"slack_post"} == stages.keys()
     assert 1 == stages["quality_gates"].metrics["gate_failures"]
     assert 3 == len(worked.posted)
 
 
 def test_the_trace_of_a_job_shows_its_spans_and_one_call_of_a_model(worked: Place) -> None:
-    drawn = re.findall(r'tracer\.span\("([\w.]+)"', code("technoshare_commentator", 5))
     trace = worked.client.get_trace(f"tr-{job_of(worked, ARTICLE).info.run_id}")
     spans = {span.name: span for span in trace.data.spans}
-    assert 4 == len(drawn)
-    assert {*drawn} <= spans.keys()
+    assert SPANS <= spans.keys()
     assert "LLM" == spans["analysis.run"].span_type
     assert 1 == sum(span.span_type == "CHAT_MODEL" for span in trace.data.spans)
     fetched = spans["retrieval.fetch_evidence"].attributes
@@ -249,17 +281,22 @@ for url in ("http://127.0.0.1:5000/", "http://169.254.169.254/latest", "file:///
 """
 
 
+@pytest.mark.parametrize("switch", ["MLFLOW_ENABLE_TRACKING", "MLFLOW_ENABLE_TRACING"])
 def test_switched_off_the_pipeline_works_and_nothing_reaches_mlflow(
-    place: Place, tmp_path: Path
+    place: Place, tmp_path: Path, switch: str
 ) -> None:
+    comment_switched_off(place, tmp_path, switch, "false")
+
+
+def comment_switched_off(place: Place, folder: Path, switch: str, value: str) -> None:
+    """Let the worker comment on a link with a variable set; nothing of it reaches MLflow."""
     posted = len(place.posted)
-    for number, switch in enumerate(variables(code("technoshare_commentator", 4)).items()):
-        own = {"TECHNOSHARE_JOBS": str(tmp_path / str(number)), "TECHNOSHARE_MODEL": "gpt-4.1"}
-        own |= {switch[0]: switch[1], "FLOWLEDGER_HOME": str(tmp_path / "off")}
-        place.submit(ARXIV, **own)
-        place.project.run(*WORKER, "--until-empty", environ=own)
-    assert posted + 2 == len(place.posted)
-    assert [] == list((tmp_path / "off").rglob("*.journal"))
+    own = {"TECHNOSHARE_JOBS": str(folder), "TECHNOSHARE_MODEL": "gpt-4.1"}
+    own |= {switch: value, "FLOWLEDGER_HOME": str(folder / "off")}
+    place.submit(ARXIV, **own)
+    place.project.run(*WORKER, "--until-empty", environ=own)
+    assert posted + 1 == len(place.posted)
+    assert [] == list((folder / "off").rglob("*.journal"))
     assert [] == place.runs("params.model = 'gpt-4.1'")
 
 
@@ -288,22 +325,19 @@ print(1000 * (time.perf_counter() - started))
 """
 
 
-def test_the_servers_commands_work(place: Place) -> None:
-    """It was started in the background and asked for its health as the document does.
-
-    Stopping it by `pkill -f "mlflow server"` would stop every other one on this machine: the
-    fixture ends the one process that the same pattern finds.
-    """
-    assert 'pkill -f "mlflow server"' == line_after("# Stop")
+def test_the_script_leaves_a_server_running_in_its_folder(place: Place) -> None:
     assert {"mlflow.db", "mlflow.log"} <= {path.name for path in place.folder.iterdir()}
     assert b"MLflow" in urllib.request.urlopen(place.url).read()
-    assert "http://127.0.0.1:5000" == re.findall(r"Opens at (\S+)", document())[0]
 
 
 def test_old_runs_that_were_deleted_are_cleaned_by_mlflows_own_command(worked: Place) -> None:
+    clean_deleted_run(worked, "mlflow gc --backend-store-uri sqlite:///mlflow.db")
+
+
+def clean_deleted_run(worked: Place, clean: str) -> None:
+    """Delete a run, and see it gone after a line of shell."""
     old = job_of(worked, EMPTY).info.run_id
     worked.client.delete_run(old)
-    clean = line_after("# Clean old runs")
     environ = {**worked.project.environ, "MLFLOW_TRACKING_URI": worked.url}
     shell(clean, worked.folder, environ)
     assert [] == [run for run in worked.runs() if run.info.run_id == old]
@@ -313,12 +347,6 @@ def test_old_runs_that_were_deleted_are_cleaned_by_mlflows_own_command(worked: P
 
 def test_nothing_is_written_beside_the_code(worked: Place) -> None:
     assert [] == worked.project.added()
-
-
-def line_after(comment: str) -> str:
-    """A command of the document's last block."""
-    lines = code("technoshare_commentator", 7).splitlines()
-    return lines[lines.index(comment) + 1]
 
 
 def shell(command: str, folder: Path, environ: dict[str, str]) -> str:
@@ -335,8 +363,3 @@ def shell(command: str, folder: Path, environ: dict[str, str]) -> str:
         )
     assert 0 == done.returncode, done.stdout + (folder / "shell.log").read_text()
     return done.stdout
-
-
-def document() -> str:
-    """The document."""
-    return (SEEDS / "technoshare_commentator.md").read_text(encoding="utf-8")

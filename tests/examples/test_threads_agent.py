@@ -1,4 +1,4 @@
-"""examples/threads_agent: its document's blocks as printed, against a server over HTTP."""
+"""examples/threads_agent: tracked calls of personas, against a server over HTTP."""
 
 import json
 import random
@@ -8,13 +8,13 @@ import sys
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import msgspec
 import pytest
 from mlflow import MlflowClient
 from packaging.requirements import Requirement
@@ -22,8 +22,7 @@ from packaging.requirements import Requirement
 from flowledger.questions import Filters, Ledger, StoredCall
 from flowledger.testing.llm import StubLLM
 from flowledger.testing.processes import serving
-from tests.examples.stranger import Page, Stranger
-from tests.seeds import code
+from tests.examples.projects import Project, stub_settings
 from tests.server_client import rows
 from tests.servers import free_port
 
@@ -50,7 +49,13 @@ def database(place: Path, empty_sqlite: Path) -> str:
 
 @pytest.fixture(scope="module")
 def server(place: Path, database: str) -> Iterator[str]:
-    """A flowledger server, where the document has MLflow's."""
+    with flowledger_server(database, place) as url:
+        yield url
+
+
+@contextmanager
+def flowledger_server(database: str, place: Path) -> Iterator[str]:
+    """`flowledger server` over a database; yields its URL."""
     port = str(free_port())
     command = [str(Path(sys.executable).parent / "flowledger"), "server", "--port", port]
     options = ["--backend-store-uri", database, "--artifacts-destination", str(place / "art")]
@@ -60,19 +65,44 @@ def server(place: Path, database: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def stranger(server: str, place: Path, stub: StubLLM) -> Stranger:
-    return Stranger("threads_agent", place / "home", stub, {"MLFLOW_TRACKING_URI": server})
+def project(server: str, place: Path, stub: StubLLM) -> Project:
+    return threads_agent(place / "home", stub, MLFLOW_TRACKING_URI=server)
+
+
+def threads_agent(place: Path, stub: StubLLM, **environ: str) -> Project:
+    """Return the example with the stub for its provider."""
+    return Project("threads_agent", place, {**stub_settings(stub), **environ})
+
+
+# Every way to track a call, each with a persona of its own.
+CALLS = """
+import json
+from services.common import openai_wrapper
+from services.common.mlflow_openai_wrapper import chat_with_tracking
+from services.common.mlflow_tracking import MLflowExperimentTracker
+
+question = "Which planet has the most moons?"
+did = {
+    "before": openai_wrapper.chat(model="gpt-4o", prompt=question),
+    "careful": openai_wrapper.chat("gpt-4o", "Careful."),
+    "after": chat_with_tracking(model="gpt-4o", prompt=question, persona_id="astronomer_bot"),
+    "by position": chat_with_tracking("gpt-4o", "Name a comet.", "stargazer_bot"),
+}
+tasks = {"gardener": "Plant a tree", "baker": "Bake bread", "sailor": "Tie a knot"}
+for persona, task in tasks.items():
+    did[persona] = chat_with_tracking(model="gpt-4o", prompt=task, persona_id=persona)
+did["by hand"] = MLflowExperimentTracker().track_llm_call(
+    persona_id="archive_bot", model="gpt-3.5-turbo", prompt="An old question",
+    response="An old answer", prompt_tokens=21, completion_tokens=13, latency_ms=480)
+print(json.dumps(did))
+"""
 
 
 @pytest.fixture(scope="module")
-def pages(stranger: Stranger) -> dict[int, Page]:
-    """What each Python block of the document did, typed one after the other."""
-    arguments = 'chat_with_tracking("gpt-4o", "Careful.", "careful_bot")'
-    return stranger.reads(
-        (5, 6, 10, 11, 12, 14, 19),
-        last=STORED,
-        changed={"chat_with_tracking(...)": arguments},
-    )
+def did(project: Project) -> dict[str, Any]:
+    """What the calls returned, by the name of each."""
+    found: dict[str, Any] = json.loads(project.python(CALLS + STORED))
+    return found
 
 
 def asked_as(database: str, persona: str) -> list[StoredCall]:
@@ -87,117 +117,123 @@ def fetched(url: str) -> Any:
         return json.load(answer)
 
 
-def test_the_signatures_are_those_of_the_document(stranger: Stranger) -> None:
-    program = (
-        "import inspect\n"
-        "printed = {}\n"
-        f"exec({stranger.block(2)!r}, printed)\n"
-        f"exec({stranger.block(3)!r}, printed)\n"
-        "from services.common.mlflow_openai_wrapper import chat_with_tracking\n"
-        "from services.common.mlflow_tracking import MLflowExperimentTracker\n"
-        "tracker = printed['MLflowExperimentTracker']\n"
-        "for one, other in ((tracker.track_llm_call, MLflowExperimentTracker.track_llm_call),\n"
-        "                   (printed['chat_with_tracking'], chat_with_tracking)):\n"
-        "    assert inspect.signature(one) == inspect.signature(other)\n"
-        "    assert inspect.getdoc(one) == inspect.getdoc(other)\n"
-    )
-    assert "" == stranger.python(program)
+SIGNATURES = """
+import inspect
+from services.common.mlflow_openai_wrapper import chat_with_tracking
+from services.common.mlflow_tracking import MLflowExperimentTracker
+for function in (MLflowExperimentTracker.track_llm_call, chat_with_tracking):
+    assert inspect.getdoc(function)
+    print(inspect.signature(function))
+"""
 
 
-def test_what_the_document_requires_is_installed() -> None:
-    for line in code("threads_agent", 4).splitlines():
-        wanted = Requirement(line)
-        assert wanted.specifier.contains(version(wanted.name)), line
+def test_the_tracker_and_the_chat_take_what_they_promise(project: Project) -> None:
+    assert [
+        "(self, persona_id: str, model: str, prompt: str, response: str, prompt_tokens: int,"
+        " completion_tokens: int, latency_ms: int) -> None",
+        "(model: str, prompt: str, persona_id: str) -> str",
+    ] == project.python(SIGNATURES).splitlines()
+
+
+@pytest.mark.parametrize("line", ["mlflow>=2.9.0", "tiktoken>=0.5.1"])
+def test_what_a_service_has_to_require_is_installed(line: str) -> None:
+    wanted = Requirement(line)
+    assert wanted.specifier.contains(version(wanted.name))
 
 
 def test_a_call_before_tracking_answers_and_is_not_recorded(
-    pages: dict[int, Page], database: str
+    did: dict[str, Any], server: str, database: str
 ) -> None:
     # The same question is asked again with tracking, and the stub answers the same.
-    assert pages[5].response == pages[6].response
-    assert 1 == len(asked_as(database, "viral_content_creator"))
+    assert did["before"]
+    assert did["before"] == did["after"]
+    query = "SELECT count(*) AS n FROM params WHERE value = 'Which planet has the most moons?'"
+    assert [{"n": 1}] == rows(database, query)
+    assert 1 == len(asked_as(database, "astronomer_bot"))
 
 
 def test_a_tracked_call_is_a_run_in_the_experiment_of_its_persona_and_day(
-    pages: dict[int, Page], server: str
+    did: dict[str, Any], server: str
 ) -> None:
     client = MlflowClient(tracking_uri=server)
     by_name = {one.name: one.experiment_id for one in client.search_experiments()}
-    [name] = [name for name in by_name if name.startswith("viral_content_creator_")]
-    # As the document filters in MLflow's pages.
-    found = client.search_runs([by_name[name]], 'tags.persona_id = "viral_content_creator"')
+    [name] = [name for name in by_name if name.startswith("astronomer_bot_")]
+    # As one filters in MLflow's pages.
+    found = client.search_runs([by_name[name]], 'tags.persona_id = "astronomer_bot"')
     [run] = found
     started = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-    assert f"viral_content_creator_{started:%Y-%m-%d}" == name
+    assert f"astronomer_bot_{started:%Y-%m-%d}" == name
     params, metrics = run.data.params, run.data.metrics
-    assert ("viral_content_creator", "gpt-4o", "Generate a viral post about AI") == (
+    assert ("astronomer_bot", "gpt-4o", "Which planet has the most moons?") == (
         params["persona_id"],
         params["model"],
         params["prompt"],
     )
-    assert pages[6].response == params["response"]
+    assert did["after"] == params["response"]
     assert metrics["total_tokens"] == metrics["prompt_tokens"] + metrics["completion_tokens"] > 0
     assert metrics["prompt_tokens"] == metrics["input_tokens"]
     assert metrics["latency_ms"] > 0
 
 
-def test_the_environment_of_the_document_says_where_the_server_is(
+def test_one_variable_of_the_environment_says_where_the_server_is(
     server: str, place: Path, stub: StubLLM, database: str
 ) -> None:
-    [given] = msgspec.yaml.decode(code("threads_agent", 7))["env"]
-    address = given["value"].replace("http://mlflow.mlflow.svc.cluster.local:5000", server)
-    other = Stranger("threads_agent", place / "other", stub, {given["name"]: address})
-    other.python(
+    threads_agent(place / "other", stub, MLFLOW_TRACKING_URI=server).python(
         "from services.common.mlflow_openai_wrapper import chat_with_tracking\n"
         "chat_with_tracking('gpt-4o', 'Hi', 'configured_bot')\n" + STORED
     )
     assert 1 == len(asked_as(database, "configured_bot"))
 
 
-def test_the_ui_is_at_the_address_that_is_opened(server: str) -> None:
-    address = code("threads_agent", 9).split()[-1].replace("http://localhost:8085", server)
-    with urllib.request.urlopen(address, timeout=60) as page:
+def test_the_pages_are_at_the_servers_address(server: str) -> None:
+    with urllib.request.urlopen(server, timeout=60) as page:
         assert (200, "text/html") == (page.status, page.headers.get_content_type())
 
 
-def test_a_simple_call_is_tracked(pages: dict[int, Page], database: str) -> None:
-    [call] = asked_as(database, "educator_bot")
-    assert pages[10].response == call.content.response
+def test_a_simple_call_is_tracked(did: dict[str, Any], database: str) -> None:
+    [call] = asked_as(database, "stargazer_bot")
+    assert did["by position"] == call.content.response
 
 
 def test_a_batch_of_personas_is_tracked_persona_by_persona(
-    pages: dict[int, Page], database: str
+    did: dict[str, Any], database: str
 ) -> None:
-    for persona in ("viral_creator", "tech_expert", "comedian"):
-        assert 1 == len(asked_as(database, persona))
+    for persona in ("gardener", "baker", "sailor"):
+        [call] = asked_as(database, persona)
+        assert did[persona] == call.content.response
 
 
-def test_a_call_tracked_by_hand_is_recorded_as_it_was(
-    pages: dict[int, Page], database: str
-) -> None:
-    [call] = asked_as(database, "custom_bot")
-    assert ("gpt-3.5-turbo", 10, 20, 30, 150.0) == (
+def test_a_call_tracked_by_hand_is_recorded_as_it_was(did: dict[str, Any], database: str) -> None:
+    [call] = asked_as(database, "archive_bot")
+    assert did["by hand"] is None
+    assert ("gpt-3.5-turbo", 21, 13, 34, 480.0, "An old answer") == (
         call.model_asked,
         call.input_tokens,
         call.output_tokens,
         call.total_tokens,
         call.latency_ms,
+        call.content.response,
     )
 
 
-def test_the_metrics_of_the_document_are_there(pages: dict[int, Page], server: str) -> None:
+def test_the_server_has_the_metrics_that_dashboards_ask_for(
+    did: dict[str, Any], server: str
+) -> None:
     with urllib.request.urlopen(f"{server}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
-    found = {re.split("[ {]", line)[0] for line in lines}
-    names = [line for line in code("threads_agent", 13).splitlines() if not line.startswith("#")]
-    histogram = {name.removesuffix("_count") for name in found}
-    assert [] == [name for name in names if name not in found | histogram]
+    found = {re.split("[ {]", line)[0].removesuffix("_count") for line in lines}
+    assert {
+        "mlflow_requests_total",
+        "mlflow_request_duration_seconds",
+        "mlflow_active_runs",
+        "mlflow_experiments_total",
+    } <= found
 
 
 def test_a_call_is_answered_while_mlflow_is_out_of_reach(
-    pages: dict[int, Page], stub: StubLLM, tmp_path: Path
+    did: dict[str, Any], stub: StubLLM, tmp_path: Path
 ) -> None:
-    stranger = Stranger("threads_agent", tmp_path, stub, {"MLFLOW_TRACKING_URI": NOWHERE})
+    project = threads_agent(tmp_path, stub, MLFLOW_TRACKING_URI=NOWHERE)
     program = (
         "import sys, time\n"
         "begun = time.perf_counter()\n"
@@ -215,70 +251,84 @@ def test_a_call_is_answered_while_mlflow_is_out_of_reach(
         "task = {'persona_id': 'careful_bot', 'topic': 'robots'}\n"
         "print(TestClient(app).post('/run', json=task).json()['prompt_version'])\n"
     )
-    assert f"[]\n{pages[14].response}\nNone\n" == stranger.python(program)
+    assert f"[]\n{did['careful']}\nNone\n" == project.python(program)
 
 
-def test_the_sql_and_the_cost_of_the_document_add_up_as_by_hand_over_five_thousand_calls(
-    stranger: Stranger, server: str, database: str
-) -> None:
+def track_calls(project: Project, count: int) -> dict[str, list[dict[str, Any]]]:
+    """Track calls of three personas by hand; returns them by persona."""
     chance = random.Random(5)
     calls: list[dict[str, Any]] = [
         {
             "persona_id": chance.choice(["alpha_bot", "beta_bot", "gamma_bot"]),
-            "model": "gpt-4o-2024-05-13",  # whose price is that of the document
+            "model": "gpt-4o-2024-05-13",  # $5 and $15 a million tokens
             "prompt": "p",
             "response": "r",
             "prompt_tokens": chance.randrange(3000),
             "completion_tokens": chance.randrange(900),
             "latency_ms": chance.randrange(1, 9000),
         }
-        for _ in range(5000)
+        for _ in range(count)
     ]
-    program = (
-        "import json, sys\n"
-        "from services.common.mlflow_tracking import MLflowExperimentTracker\n"
-        "tracker = MLflowExperimentTracker()\n"
-        "for one in json.load(sys.stdin):\n    tracker.track_llm_call(**one)\n" + STORED
-    )
-    stranger.run("python", "-c", program, stdin=json.dumps(calls))
+    project.run("python", "-c", TRACK + STORED, stdin=json.dumps(calls))
     by_persona = defaultdict(list)
     for call in calls:
         by_persona[call["persona_id"]].append(call)
-    averages = {
-        persona: sum(one["prompt_tokens"] + one["completion_tokens"] for one in some) / len(some)
-        for persona, some in by_persona.items()
-    }
-    found = {row["persona"]: row["avg_tokens"] for row in rows(database, code("threads_agent", 15))}
-    assert pytest.approx(averages) == {persona: found[persona] for persona in averages}
+    return by_persona
+
+
+TRACK = """
+import json, sys
+from services.common.mlflow_tracking import MLflowExperimentTracker
+tracker = MLflowExperimentTracker()
+for one in json.load(sys.stdin):
+    tracker.track_llm_call(**one)
+"""
+# MLflow's own tables, as anybody with the database would ask them.
+TOKENS_BY_PERSONA = """
+SELECT persona.value AS persona, sum(tokens.value) / count(*) AS mean, count(*) AS calls
+FROM params AS persona JOIN metrics AS tokens USING (run_uuid)
+WHERE persona.key = 'persona_id' AND tokens.key = 'total_tokens'
+GROUP BY persona.value
+"""
+
+
+def test_sql_costs_and_latency_add_up_as_by_hand_over_five_thousand_calls(
+    project: Project, server: str, database: str
+) -> None:
+    by_persona = track_calls(project, 5000)
+    found = {row["persona"]: row for row in rows(database, TOKENS_BY_PERSONA)}
     usage = fetched(f"{server}/api/flowledger/v1/usage?by=persona_id&days=1")["usage"]
     slices = {row["value"]: row for row in usage}
+    assert 5000 == sum(map(len, by_persona.values()))
     for persona, some in by_persona.items():
-        sums: dict[str, Any] = {
-            name: sum(one[name] for one in some) for name in ("prompt_tokens", "completion_tokens")
-        }
-        # As printed its sum goes on in a second line, which Python does not take.
-        exec(code("threads_agent", 16).replace("+\n", "+ \\\n"), sums)
+        asked, answered, took = (
+            sum(one[name] for one in some)
+            for name in ("prompt_tokens", "completion_tokens", "latency_ms")
+        )
+        assert len(some) == found[persona]["calls"]
+        assert pytest.approx((asked + answered) / len(some)) == found[persona]["mean"]
         told = slices[persona]
         assert (len(some), 0) == (told["calls"], told["failed"])
-        assert pytest.approx(sums["cost"]) == told["cost_usd"]
-        latency = sum(one["latency_ms"] for one in some) / len(some)
-        assert pytest.approx(latency) == told["avg_latency_ms"]
+        assert pytest.approx((5 * asked + 15 * answered) / 1e6) == told["cost_usd"]
+        assert pytest.approx(took / len(some)) == told["avg_latency_ms"]
 
 
-def test_the_tracker_says_in_debug_mode_what_it_does(stranger: Stranger) -> None:
+def test_the_tracker_says_in_debug_mode_what_it_does(project: Project) -> None:
     program = (
-        f"import sys\n{stranger.block(19)}\nlogging.basicConfig(stream=sys.stdout)\n"
+        "import logging, sys\n"
+        "logging.basicConfig(stream=sys.stdout)\n"
         "from services.common.mlflow_tracking import MLflowExperimentTracker\n"
-        "MLflowExperimentTracker().track_llm_call('loud_bot', 'gpt-4o', 'secret', 'r', 1, 2, 3)\n"
+        "for level in (logging.INFO, logging.DEBUG):\n"
+        "    logging.getLogger('services.common.mlflow_tracking').setLevel(level)\n"
+        "    MLflowExperimentTracker().track_llm_call(\n"
+        "        f'loud_bot_{level}', 'gpt-4o', 'secret', 'r', 1, 2, 3)\n"
     )
-    expected = "DEBUG:services.common.mlflow_tracking:a call for loud_bot is tracked\n"
-    assert expected == stranger.python(program)
+    expected = "DEBUG:services.common.mlflow_tracking:a call for loud_bot_10 is tracked\n"
+    assert expected == project.python(program)
 
 
-def test_a_call_over_midnight_belongs_to_the_day_it_began(
-    stranger: Stranger, database: str
-) -> None:
-    stranger.python(
+def test_a_call_over_midnight_belongs_to_the_day_it_began(project: Project, database: str) -> None:
+    project.python(
         "from services.common.mlflow_tracking import MLflowExperimentTracker\n"
         "MLflowExperimentTracker().track_llm_call('late_bot', 'gpt-4o', 'p', 'r', 1, 2, 86400000)\n"
         + STORED
@@ -320,9 +370,9 @@ with tracked_client("batch_bot") as client:
 
 
 def test_coroutines_streams_functions_and_batches_are_tracked(
-    stranger: Stranger, database: str
+    project: Project, database: str
 ) -> None:
-    streamed = stranger.python(FUTURE + STORED)
+    streamed = project.python(FUTURE + STORED)
     [coroutine] = asked_as(database, "async_bot")
     assert ("An answer of some words.", "gpt-4o") == (
         coroutine.content.response,
@@ -354,10 +404,10 @@ assert {choose(tried, "ana") for _ in range(9)} == {choose(tried, "ana")}
 
 
 def test_prompts_are_versioned_tried_side_by_side_and_compared(
-    stranger: Stranger, server: str, database: str
+    project: Project, server: str, database: str
 ) -> None:
     compared = "\nimport json; print(json.dumps(registry.performance('persona_hook')))"
-    performance = json.loads(stranger.python(REGISTRY + STORED + compared))
+    performance = json.loads(project.python(REGISTRY + STORED + compared))
     calls = asked_as(database, "tested_bot")
     by_hand = {
         number: [call for call in calls if call.prompt_version == number] for number in ("1", "2")
@@ -401,9 +451,9 @@ print(json.dumps([
 
 
 def test_the_persona_runtime_writes_whole_and_in_pieces_with_a_version_of_its_prompt(
-    stranger: Stranger, database: str
+    project: Project, database: str
 ) -> None:
-    post, streamed, refused = json.loads(stranger.python(RUNTIME + STORED))
+    post, streamed, refused = json.loads(project.python(RUNTIME + STORED))
     whole, pieces = asked_as(database, "runtime_bot")
     assert (post["text"], streamed) == (whole.content.response, pieces.content.response)
     assert post["prompt_version"] in ("1", "2")
@@ -419,11 +469,10 @@ def test_the_persona_runtime_writes_whole_and_in_pieces_with_a_version_of_its_pr
 
 
 def test_the_one_command_runs_every_service_and_each_tracks_for_who_asked(
-    stranger: Stranger, place: Path, server: str, database: str, stub: StubLLM
+    project: Project, place: Path, server: str, database: str, stub: StubLLM
 ) -> None:
     ports = {name: str(free_port()) for name in ("PERSONA_RUNTIME_PORT", "ORCHESTRATOR_PORT")}
-    environ = {"MLFLOW_TRACKING_URI": server, **ports}
-    showing = Stranger("threads_agent", place / "showing", stub, environ)
+    showing = threads_agent(place / "showing", stub, MLFLOW_TRACKING_URI=server, **ports)
     said = showing.run("./run", "--once")
     assert 2 == said.count("'score': ")
     with Ledger(database) as ledger:
@@ -435,7 +484,5 @@ def test_the_one_command_runs_every_service_and_each_tracks_for_who_asked(
     assert [] == showing.added()
 
 
-def test_nothing_is_written_into_the_examples_folder(
-    pages: dict[int, Page], stranger: Stranger
-) -> None:
-    assert [] == stranger.added()
+def test_nothing_is_written_into_the_examples_folder(did: dict[str, Any], project: Project) -> None:
+    assert [] == project.added()

@@ -1,4 +1,4 @@
-"""Somebody who opens a document beside its example and follows it: block by block, as printed."""
+"""A reader of a document who follows it in the folder of its example, block by block."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowledger.testing.llm import StubLLM
-from tests.examples.projects import Project
-from tests.seeds import code
+from tests.documents.seeds import code
+from tests.examples.projects import Project, stub_settings
 
 __all__ = ["Page", "Stranger"]
 
@@ -50,13 +50,7 @@ class Stranger(Project):
 
     def __init__(self, name: str, place: Path, stub: StubLLM, environ: Mapping[str, str]) -> None:
         self.name = name
-        stands_in = {
-            "OPENAI_BASE_URL": stub.url,
-            "OPENAI_API_KEY": "stub",
-            "ANTHROPIC_BASE_URL": stub.root,
-            "ANTHROPIC_API_KEY": "stub",
-        }
-        super().__init__(name, place, {**stands_in, **environ})
+        super().__init__(name, place, {**stub_settings(stub), **environ})
 
     def reads(
         self,
@@ -87,7 +81,3 @@ class Stranger(Project):
     def shell(self, commands: str) -> str:
         """Type commands into a shell that stops at the first that fails; what they print."""
         return self.run("bash", "-euo", "pipefail", "-c", commands)
-
-    def python(self, program: str) -> str:
-        """Run a program; what it prints."""
-        return self.run("python", "-c", program)
