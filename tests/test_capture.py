@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import inspect
 import logging
 import threading
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import flowledger
@@ -419,3 +421,97 @@ def test_calls_inside_a_tracked_function_inherit_its_feature(calls: list[Call]) 
     flowledger.record(model="gpt-4o", operation="outside")
     expected = [("search", "Search"), ("support", "Search"), ("search", "Search"), (None, None)]
     assert expected == [(call.feature, call.experiment) for call in calls]
+
+
+def test_the_prompt_is_what_was_asked_also_when_the_function_changes_its_arguments(
+    calls: list[Call],
+) -> None:
+    def asked() -> list[dict[str, Any]]:
+        return [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+
+    @flowledger.track
+    def plain(messages: list[dict[str, Any]], *more: Any, **options: Any) -> None:
+        for changed in (messages, *more, *options.values()):
+            changed[0]["content"][0]["text"] = "changed"
+            changed.append({"role": "assistant", "content": "Hello"})
+
+    @flowledger.track
+    def failing(messages: list[dict[str, Any]]) -> None:
+        messages.clear()
+        raise ValueError("no answer")
+
+    @flowledger.track
+    async def coroutine(messages: list[dict[str, Any]]) -> None:
+        await asyncio.sleep(0)
+        messages.clear()
+
+    @flowledger.track
+    def generator(messages: list[dict[str, Any]]) -> Iterator[str]:
+        messages.clear()
+        yield "Hello"
+
+    @flowledger.track
+    async def async_generator(messages: list[dict[str, Any]]) -> AsyncIterator[str]:
+        messages.clear()
+        yield "Hello"
+
+    async def read() -> None:
+        async for _ in async_generator(asked()):
+            pass
+
+    plain(asked(), asked(), history=asked())
+    with pytest.raises(ValueError, match="no answer"):
+        failing(asked())
+    asyncio.run(coroutine(asked()))
+    list(generator(asked()))
+    asyncio.run(read())
+    first, *others = [call.prompt for call in calls]
+    assert {"messages": asked(), "args": [asked()], "history": asked()} == first
+    assert [{"messages": asked()}] * 4 == others
+
+
+def test_the_prompt_is_what_was_asked_also_of_objects_and_of_what_must_be_cut(
+    calls: list[Call],
+) -> None:
+    class Asked(msgspec.Struct):
+        texts: list[Any]
+
+    @flowledger.track
+    def clear(asked: Asked) -> None:
+        asked.texts.clear()
+
+    @flowledger.track
+    def change(asked: dict[str, Any]) -> None:
+        asked["text"], asked["unreadable"] = "changed", "changed"
+
+    clear(Asked(["Hi", object]))
+    change({"text": "x" * (1 << 20), "unreadable": "\ud800"})
+    assert {"asked": {"texts": ["Hi", repr(object)]}} == calls[0].prompt
+    kept = calls[1].prompt["asked"]
+    assert ("x" * 100, "?") == (kept["text"][:100], kept["unreadable"])
+    digest = hashlib.sha256(b"x" * (1 << 20)).hexdigest()
+    assert kept["text"].endswith(f" [cut: 1048576 bytes in all, sha256 {digest}]")
+    assert [
+        "lone surrogates, which are no characters, were replaced",
+        "prompt is cut: it is longer than 262144 bytes",
+    ] == calls[1].notes
+
+
+def test_arguments_that_cannot_be_read_leave_the_function_alone(calls: list[Call]) -> None:
+    class Odd(dict[str, Any]):
+        def items(self) -> Any:
+            raise RuntimeError("no")
+
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    @flowledger.track
+    def count(asked: Any) -> int:
+        return len(asked)
+
+    nested: Any = []
+    nested.append(nested)
+    assert [1, 1, 0] == [count(nested), count([Odd()]), count(Odd())]
+    assert ["1", "1", "0"] == [str(call.response) for call in calls]
+    assert "[cut: too deep]" in str(calls[0].prompt)
+    assert [True] * 3 == [call.outcome.success for call in calls]

@@ -6,6 +6,7 @@ from typing import Any
 
 import dspy  # after the integration, which keeps litellm from fetching its price list
 import pytest
+from dspy.utils.callback import BaseCallback
 from openai import OpenAI
 
 import flowledger
@@ -191,3 +192,23 @@ def test_instrument_adds_our_callback_once(
     assert 1 == len(ours)
     monkeypatch.setenv("FLOWLEDGER_ENABLED", "false")
     assert not instrument()
+
+
+@pytest.mark.filterwarnings("ignore:Passing OpenAI-style message:DeprecationWarning")
+def test_the_prompt_is_what_was_asked_also_when_a_program_changes_its_inputs(lm: Any) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+
+    class Changing(BaseCallback):  # type: ignore[misc]
+        def on_lm_end(self, *given: Any, **more: Any) -> None:
+            messages.append({"role": "assistant", "content": "Hello"})
+
+    class Program(dspy.Module):  # type: ignore[misc]
+        def forward(self, facts: list[str]) -> Any:
+            facts.clear()
+            return dspy.Prediction(answer="none")
+
+    with capture_calls() as calls, dspy.context(callbacks=[Changing(), FlowledgerCallback()]):
+        lm(messages=messages)
+        Program()(facts=["one"])
+    assert [{"role": "user", "content": "Hi"}] == calls[0].prompt
+    assert {"facts": ["one"]} == calls[1].prompt

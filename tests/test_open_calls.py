@@ -11,7 +11,7 @@ import pytest
 
 import flowledger
 from flowledger.questions import Ledger
-from flowledger.records import Usage
+from flowledger.records import Span, Usage
 from flowledger.testing import Captured, capture_calls
 
 
@@ -124,3 +124,26 @@ def test_scores_and_tags_logged_while_it_is_open_are_in_the_ledgers_numbers(
         over = ledger.over()
         assert (2, 0.5) == (over.sums().calls, over.sums().mean_confidence)
         assert [("greet", 2)] == [(part.value, part.calls) for part in over.by("intent")]
+
+
+def test_the_prompt_is_what_it_was_when_the_call_began(calls: Captured) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    wishes = {"stop": ["\n"]}
+    with flowledger.call("answer", prompt=messages, settings=wishes) as call:
+        messages.append({"role": "assistant", "content": "Hello"})
+        messages[0]["content"] = "changed"
+        wishes["stop"].clear()
+        call.answered("Hello")
+    assert [{"role": "user", "content": "Hi"}] == calls[0].prompt
+    assert {"stop": ["\n"]} == calls[0].settings
+
+
+def test_the_inputs_of_a_span_are_what_they_were_when_they_were_given(calls: Captured) -> None:
+    first, second = ["first"], ["second"]
+    with flowledger.span("one", inputs=first):
+        first.clear()
+    with flowledger.span("two") as span:
+        span.set_inputs(second)
+        second.clear()
+    spans = [record for record in calls.records if isinstance(record, Span)]
+    assert [["first"], ["second"]] == [span.inputs for span in spans]

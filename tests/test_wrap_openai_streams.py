@@ -377,3 +377,20 @@ def test_a_stream_open_at_exit_is_in_the_journal(stub: StubLLM, tmp_path: Path) 
     with Segment(path) as segment:
         records = [decode(piece.payload or b"") for piece in segment.read().pieces]
     assert [record.notes for record in records if isinstance(record, Call)] == [LEFT]
+
+
+def test_the_prompt_is_what_was_asked_also_when_the_messages_change_while_the_answer_is_read(
+    client: OpenAI, calls: list[Call]
+) -> None:
+    parts = [{"type": "text", "text": "Hi"}]
+    messages: Any = [{"role": "user", "content": parts, "own": {"seen": ["no"]}}]
+    stop = ["\n"]
+    answer = client.chat.completions.create(model=MODEL, messages=messages, stop=stop, stream=True)
+    messages.append({"role": "assistant", "content": ""})
+    parts[0]["text"] = "changed"
+    messages[0]["own"]["seen"].append("yes")
+    stop.clear()
+    list(answer)
+    asked = {"role": "user", "content": [{"type": "text", "text": "Hi"}], "own": {"seen": ["no"]}}
+    assert [asked] == calls[0].prompt
+    assert ["\n"] == calls[0].settings["stop"]

@@ -400,6 +400,18 @@ def encode_fields(fields: dict[str, Any]) -> bytes:
     return payload
 
 
+def encode_value(value: Any) -> bytes:
+    """Return a field's value as MessagePack; as `msgspec.Raw`, `encode` copies it into the record.
+
+    Raises:
+        RecordError: the value, or one inside it, has no MessagePack form.
+    """
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise RecordError(f"a value cannot be encoded: {exc}") from exc
+
+
 def decode(payload: bytes | memoryview) -> Record:
     """The record that `encode` made these bytes from.
 

@@ -5,9 +5,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from flowledger.capture import recorder
 from flowledger.capture.context import Pending
 from flowledger.capture.explicit import given_outcome, given_usage
+from flowledger.capture.freezing import freeze_fields
 from flowledger.capture.runs import Run
 from flowledger.capture.tracking import inside
 from flowledger.records import Kind, Usage
@@ -61,7 +64,11 @@ class OpenCall(Run):
     def __init__(self, fields: dict[str, Any]) -> None:
         self._pending = recorder.begin()
         super().__init__(self._pending.id, late=self._pending)
-        self._fields = fields
+        asked = {"prompt": fields["prompt"]}
+        if type(fields["settings"]) is dict:
+            asked["settings"] = fields["settings"]
+        self._notes: list[str] = []
+        self._fields = {**fields, **freeze_fields(asked, self._notes), "notes": self._notes}
         self._under = inside(
             self._pending, {name: fields[name] for name in ("feature", "experiment")}
         )
@@ -85,7 +92,7 @@ class OpenCall(Run):
             input_tokens, output_tokens: short for a `usage` of these two.
             cost_usd: what it cost, when you know better than the price list.
         """
-        notes: list[str] = []
+        notes = [*self._notes]
         read = given_usage(usage, input_tokens, output_tokens, notes)
         self._fields |= {"response": response, "usage": read, "cost_usd": cost_usd, "notes": notes}
         if model is not None:
@@ -118,6 +125,9 @@ class OpenCall(Run):
 
 def _told(fields: dict[str, Any], pending: Pending) -> dict[str, Any]:
     """What is known of the call; tokens that calls inside have told are not told again."""
-    maps = {name: dict(fields[name] or {}) for name in ("settings", "params", "tags")}
+    maps = {name: dict(fields[name] or {}) for name in ("params", "tags")}
+    settings = fields["settings"]
+    if not isinstance(settings, msgspec.Raw):
+        maps["settings"] = dict(settings or {})
     known = {**fields, **maps, "kind": str(fields["kind"])}
     return known | ({"usage": None, "cost_usd": None} if pending.counted else {})

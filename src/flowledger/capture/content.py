@@ -3,6 +3,9 @@
 Most calls are small and plain, and pass with one look at their encoded bytes. Only the others are
 walked: long text is cut with a marker, its full length and its SHA-256; base64 images and audio
 become their media type, size and hash; objects become plain values.
+
+The application may change what it gave before the record is encoded. So what was asked is frozen
+first: encoded at once, and copied into the record later. Each value is encoded only once.
 """
 
 import base64
@@ -17,9 +20,9 @@ import msgspec
 
 from flowledger.asynchronous import reraise_asynchronous
 from flowledger.errors import RecordError
-from flowledger.records import Call, Job, Logged, Span, encode, encode_fields
+from flowledger.records import Call, Job, Logged, Span, encode, encode_fields, encode_value
 
-__all__ = ["encode_bounded", "plain"]
+__all__ = ["encode_bounded", "freeze", "plain"]
 
 MAX_DEPTH = 40
 MAX_ITEMS = 20_000
@@ -35,6 +38,7 @@ MEDIA_TYPES = (
     (b"ID3", "audio/mpeg"),
     (b"%PDF", "application/pdf"),
 )
+UNCHANGING = frozenset((str, int, float, bool, bytes, type(None)))
 SURROGATES = "lone surrogates, which are no characters, were replaced"
 # The fields that hold what the application gave, by record; each is bounded by itself.
 BOUNDED: dict[type, tuple[str, ...]] = {
@@ -71,6 +75,41 @@ def encode_bounded(record: Bounded, max_content_bytes: int) -> bytes:
     return encode_fields(_bounded_fields(record, max_content_bytes))
 
 
+def freeze(name: str, value: Any, max_content_bytes: int, notes: list[str]) -> Any:
+    """Return a field's value as it is now, for a record that is encoded later.
+
+    Never raises for what a value is or does.
+
+    Args:
+        name: of the field, for notes.
+        value: anything.
+        max_content_bytes: as for `encode_bounded`.
+        notes: gets a note when the value is not kept as it is.
+    """
+    if type(value) in UNCHANGING:
+        return value
+    if type(value) is dict and all(type(item) in UNCHANGING for item in value.values()):
+        return value.copy()
+    try:
+        return msgspec.Raw(_encode_now(name, value, max_content_bytes, notes))
+    except Exception as exc:  # noqa: BLE001 - the application's objects may raise anything
+        reraise_asynchronous(exc)
+        notes.append(f"{name} could not be read: {type(exc).__name__}")
+        return None
+
+
+def _encode_now(name: str, value: Any, limit: int, notes: list[str]) -> bytes:
+    try:
+        payload = encode_value(value)
+        if len(payload) <= limit and not _holds_media(payload):
+            return payload
+    except RecordError as exc:
+        notes += [SURROGATES] if "surrogates" in str(exc) else []
+    kept, cut = _fitting(value, limit)
+    notes += [_describe_cut(name, limit)] if cut else []
+    return encode_value(kept)
+
+
 def plain(value: Any) -> Any:
     """The value as text, numbers, lists and maps, without inline media."""
     return _Walk(MAX_TEXT, MAX_ITEMS, {}).visit(value, 0)
@@ -103,13 +142,17 @@ def _bounded_fields(record: Bounded, limit: int) -> dict[str, Any]:
     notes = []
     for name, value in given.items():
         fields[name], cut = _fitting(value, limit)
-        notes += [f"{name} is cut: it is longer than {limit} bytes"] if cut else []
+        notes += [_describe_cut(name, limit)] if cut else []
     return {**fields, "notes": [*record.notes, *notes]} if isinstance(record, Call) else fields
+
+
+def _describe_cut(name: str, limit: int) -> str:
+    return f"{name} is cut: it is longer than {limit} bytes"
 
 
 def _fitting(value: Any, limit: int) -> tuple[Any, bool]:
     """The value cut until its JSON fits: its long texts first, then its many values."""
-    longest, most, hashes = limit - 2, MAX_ITEMS, dict[int, str]()
+    longest, most, hashes = limit - 2, MAX_ITEMS, dict[str, str]()
     while True:
         walk = _Walk(longest, most, hashes)
         kept = walk.visit(value, 0)
@@ -151,10 +194,10 @@ class _Walk:
     Args:
         longest_text: longer texts are cut, in bytes of UTF-8.
         most_items: values beyond so many are left out.
-        hashes: SHA-256 of long texts by identity, shared by the passes over the same value.
+        hashes: SHA-256 of long texts, shared by the passes over the same value.
     """
 
-    def __init__(self, longest_text: int, most_items: int, hashes: dict[int, str]) -> None:
+    def __init__(self, longest_text: int, most_items: int, hashes: dict[str, str]) -> None:
         self._longest_text = longest_text
         self._room = most_items
         self._hashes = hashes
@@ -188,9 +231,9 @@ class _Walk:
         if len(data) <= self._longest_text:
             return text
         self.cut = True
-        if id(text) not in self._hashes:
-            self._hashes[id(text)] = hashlib.sha256(data).hexdigest()
-        marker = f" [cut: {len(data)} bytes in all, sha256 {self._hashes[id(text)]}]"
+        if text not in self._hashes:
+            self._hashes[text] = hashlib.sha256(data).hexdigest()
+        marker = f" [cut: {len(data)} bytes in all, sha256 {self._hashes[text]}]"
         return data[: max(0, self._longest_text - len(marker))].decode("utf-8", "ignore") + marker
 
     def _container(self, value: Any, depth: int) -> Any:
@@ -206,6 +249,8 @@ class _Walk:
             return self._map(value, depth)
         if isinstance(value, Sequence | Set):
             return self._list(value, depth)
+        if isinstance(value, msgspec.Raw):
+            return self.visit(msgspec.msgpack.decode(value), depth)
         opened = _opened(value)
         return self._text(_safe_repr(value)) if opened is None else self.visit(opened, depth + 1)
 

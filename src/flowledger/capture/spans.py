@@ -11,6 +11,7 @@ import msgspec
 from flowledger import records
 from flowledger.capture import recorder
 from flowledger.capture.context import Context, Pending, carried, leave, told, within
+from flowledger.capture.freezing import freeze_fields
 from flowledger.capture.recorder import Recorder
 from flowledger.capture.runs import guarded, keep
 from flowledger.records import Outcome, Place, new_id
@@ -48,7 +49,7 @@ class Span:
         self._name = name
         self._span_type = span_type
         self._attributes = dict(attributes or {})
-        self._inputs = inputs
+        self.set_inputs(inputs)
         self._outputs: Any = None
         self._token: Token[Context] | None = None
         self._pending = Pending(self.id, 0, 0)
@@ -56,7 +57,7 @@ class Span:
 
     def set_inputs(self, inputs: Any) -> None:
         """Say what goes in."""
-        self._inputs = inputs
+        self._inputs = freeze_fields({"inputs": inputs}, []).get("inputs")
 
     def set_outputs(self, outputs: Any) -> None:
         """Say what came out."""

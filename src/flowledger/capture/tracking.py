@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, overload
 from flowledger import config
 from flowledger.capture import recorder
 from flowledger.capture.context import Context, Pending, carried, within
+from flowledger.capture.freezing import freeze_fields
 from flowledger.capture.prompts import signature
 from flowledger.capture.reading import Reading, read_answer
 from flowledger.records import NO_PROMPT, Kind, Prompt
@@ -164,15 +165,23 @@ class _Tracked:
         """While the function's own code runs, calls made there belong to this one."""
         return _Under(pending, self._inherited, self._version)
 
-    def failed(self, pending: Pending, error: BaseException, asked: Any) -> None:
+    def read_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of `Call` that the arguments tell, before the function changes them."""
+        named = self._named(args, kwargs)
+        asked = self._reader.asked({**self._defaults, **named}) if self._reader.asked else {}
+        prompt = {"prompt": named} if self._content else {}
+        notes: list[str] = []
+        return {**freeze_fields({**asked, **prompt}, notes), "notes": notes}
+
+    def failed(self, pending: Pending, error: BaseException, asked: dict[str, Any]) -> None:
         """The function raised."""
         self._finish(pending, asked, lambda: {"outcome": recorder.failure(error)})
 
-    def answered(self, pending: Pending, answer: Any, asked: Any) -> None:
+    def answered(self, pending: Pending, answer: Any, asked: dict[str, Any]) -> None:
         """The function returned, or its generator ended."""
         self._finish(pending, asked, lambda: self._read(pending, answer))
 
-    def cut_off(self, pending: Pending, answer: Any, asked: Any) -> None:
+    def cut_off(self, pending: Pending, answer: Any, asked: dict[str, Any]) -> None:
         """The caller closed the generator before its end: that is no failure of the function."""
         note = {"notes": ["closed by the caller before its end"]}
         self._finish(pending, asked, lambda: self._read(pending, answer) | note)
@@ -186,19 +195,17 @@ class _Tracked:
             fields["response"] = reading.response
         return fields
 
-    def _finish(self, pending: Pending, asked: Any, read: Callable[[], dict[str, Any]]) -> None:
+    def _finish(
+        self, pending: Pending, asked: dict[str, Any], read: Callable[[], dict[str, Any]]
+    ) -> None:
         def fields() -> dict[str, Any]:
-            named = self._named(*asked)
-            prompt = {"prompt": named} if self._content else {}
-            return {**self._fields, **self._told(named), **prompt, **read()}
+            answered = read()
+            notes = [*asked["notes"], *answered.get("notes", [])]
+            # What a function's signature guesses gives way to a prompt that somebody named.
+            version = {} if _is_named(carried.get().prompt_version) else self._version_field
+            return {**self._fields, **version, **asked, **answered, "notes": notes}
 
         recorder.finish(pending, fields)
-
-    def _told(self, named: Mapping[str, Any]) -> dict[str, Any]:
-        """What the arguments tell of the call, and the function's own version of its prompt."""
-        version = {} if _is_named(carried.get().prompt_version) else self._version_field
-        told = self._reader.asked({**self._defaults, **named}) if self._reader.asked else {}
-        return {**version, **told}
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by name; the object a method is called on is no part of what was asked."""
@@ -266,14 +273,15 @@ def _plain(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if recorder.active() is None:
             return function(*args, **kwargs)
+        asked = tracked.read_arguments(args, kwargs)
         pending = recorder.begin()
         try:
             with tracked.under(pending):
                 answer = function(*args, **kwargs)
         except BaseException as exc:
-            tracked.failed(pending, exc, (args, kwargs))
+            tracked.failed(pending, exc, asked)
             raise
-        tracked.answered(pending, answer, (args, kwargs))
+        tracked.answered(pending, answer, asked)
         return answer
 
     return wrapper
@@ -283,14 +291,15 @@ def _coroutine(function: Callable[..., Any], tracked: _Tracked) -> Callable[...,
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         if recorder.active() is None:
             return await function(*args, **kwargs)
+        asked = tracked.read_arguments(args, kwargs)
         pending = recorder.begin()
         try:
             with tracked.under(pending):
                 answer = await function(*args, **kwargs)
         except BaseException as exc:
-            tracked.failed(pending, exc, (args, kwargs))
+            tracked.failed(pending, exc, asked)
             raise
-        tracked.answered(pending, answer, (args, kwargs))
+        tracked.answered(pending, answer, asked)
         return answer
 
     return wrapper
@@ -299,7 +308,7 @@ def _coroutine(function: Callable[..., Any], tracked: _Tracked) -> Callable[...,
 class _Stream:
     """What a generator yields, until it ends, fails or is closed by its caller."""
 
-    def __init__(self, tracked: _Tracked, asked: Any) -> None:
+    def __init__(self, tracked: _Tracked, asked: dict[str, Any]) -> None:
         self._tracked = tracked
         self._asked = asked
         self._items: list[Any] = []
@@ -333,7 +342,7 @@ def _generator(function: Callable[..., Any], tracked: _Tracked) -> Callable[...,
         inner = function(*args, **kwargs)
         if recorder.active() is None:
             return (yield from inner)
-        stream = _Stream(tracked, (args, kwargs))
+        stream = _Stream(tracked, tracked.read_arguments(args, kwargs))
         advance: Callable[[], Any] = functools.partial(next, inner)
         try:
             while True:
@@ -362,7 +371,7 @@ def _generator(function: Callable[..., Any], tracked: _Tracked) -> Callable[...,
 def _async_generator(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         inner = function(*args, **kwargs)
-        stream = _Stream(tracked, (args, kwargs))
+        stream = _Stream(tracked, tracked.read_arguments(args, kwargs))
         advance: Callable[[], Any] = functools.partial(anext, inner)
         try:
             while True:

@@ -20,6 +20,7 @@ from flowledger import config, logs
 from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture import recorder
 from flowledger.capture.context import Context, carried
+from flowledger.capture.freezing import freeze_fields
 from flowledger.capture.reading import read_reply
 from flowledger.integrations.sdk_endpoints import SECRET_FIELDS
 from flowledger.records import NO_PROMPT, Kind, Prompt
@@ -80,7 +81,7 @@ class FlowledgerCallback(BaseCallback):  # type: ignore[misc]
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: Fields) -> None:
         """A model is about to be asked."""
-        self._begin(call_id, instance, inputs, NO_PROMPT)
+        self._begin(call_id, instance, inputs, NO_PROMPT, _lm_asked(instance, inputs))
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """A model answered or failed."""
@@ -88,7 +89,7 @@ class FlowledgerCallback(BaseCallback):  # type: ignore[misc]
 
     def on_module_start(self, call_id: str, instance: Any, inputs: Fields) -> None:
         """A module begins; the calls inside it use its prompt."""
-        self._begin(call_id, instance, inputs, _prompt_of(instance))
+        self._begin(call_id, instance, inputs, _prompt_of(instance), _module_asked(inputs))
 
     def on_module_end(
         self, call_id: str, outputs: Any, exception: BaseException | None = None
@@ -116,7 +117,14 @@ class FlowledgerCallback(BaseCallback):  # type: ignore[misc]
         """An optimiser has its program."""
         self._end(call_id, exception, lambda opened: _compile_fields(opened, outputs))
 
-    def _begin(self, call_id: str, instance: Any, inputs: Fields, prompt: Prompt) -> None:
+    def _begin(
+        self,
+        call_id: str,
+        instance: Any,
+        inputs: Fields,
+        prompt: Prompt,
+        asked: Fields | None = None,
+    ) -> None:
         if recorder.active() is None:
             return
         parent = self._open.get(ACTIVE_CALL_ID.get() or "")
@@ -128,7 +136,7 @@ class FlowledgerCallback(BaseCallback):  # type: ignore[misc]
             outer = msgspec.structs.replace(outer, feature=self._feature)
         if prompt is not NO_PROMPT:
             outer = msgspec.structs.replace(outer, prompt_version=prompt)
-        self._open[call_id] = opened = _Open(instance, inputs, outer, parent)
+        self._open[call_id] = opened = _Open(instance, inputs, outer, parent, asked)
         carried.set(opened.inside)
 
     def _end(
@@ -151,9 +159,16 @@ class _Open:
     """Something of DSPy's under way: `inside` is the context of what it calls."""
 
     def __init__(
-        self, instance: Any, inputs: Fields, outer: Context, parent: "_Open | None"
+        self,
+        instance: Any,
+        inputs: Fields,
+        outer: Context,
+        parent: "_Open | None",
+        asked: Fields | None,
     ) -> None:
         self.instance = instance
+        self.notes: list[str] = []
+        self.asked = freeze_fields(asked or {}, self.notes)
         self.inputs = inputs
         self.parent = parent
         self.before = carried.get()
@@ -166,6 +181,7 @@ class _Open:
 def _ended(opened: _Open, fields: Fields, exception: BaseException | None) -> Fields:
     kind = type(opened.instance)
     fields["function"] = f"{kind.__module__}.{kind.__qualname__}"
+    fields["notes"] = opened.notes
     fields["tags"] = {"dspy_version": dspy.__version__, **fields.get("tags", {})}
     if opened.pending.counted:  # a client inside, recorded itself, has told the tokens already
         fields |= {"usage": None, "model": None}
@@ -175,7 +191,7 @@ def _ended(opened: _Open, fields: Fields, exception: BaseException | None) -> Fi
 
 
 def _lm_fields(opened: _Open, outputs: Any) -> Fields:
-    lm, inputs = opened.instance, opened.inputs
+    lm = opened.instance
     entry = _history_entry(lm, outputs)
     provider, _, model = lm.model.rpartition("/")
     answers = outputs if isinstance(outputs, list) else [] if outputs is None else [outputs]
@@ -187,8 +203,8 @@ def _lm_fields(opened: _Open, outputs: Any) -> Fields:
         "provider": provider.partition("/")[0] or None,
         "model_asked": model,
         "model": told.model,
-        "settings": _settings({**lm.kwargs, **(inputs.get("kwargs") or {})}),
-        "prompt": _asked(inputs, entry),
+        **opened.asked,
+        **_own_messages(opened, entry),
         "response": reading.response if answers else None,
         "tool_calls": reading.tool_calls,
         "usage": told.usage,
@@ -212,10 +228,21 @@ def _message(answer: Any) -> Fields:
     return {"content": text if isinstance(text, str) else str(answer)}
 
 
-def _asked(inputs: Fields, entry: Fields) -> Any:
-    """What was asked; of DSPy's own requests, their messages."""
-    asked = inputs.get("messages") or inputs.get("prompt")
-    return entry.get("messages", asked) if isinstance(asked, dspy.lm15.Request) else asked
+def _own_messages(opened: _Open, entry: Fields) -> Fields:
+    """The messages of a request of DSPy's own kind, which only its history has as plain values."""
+    asked = opened.inputs.get("messages") or opened.inputs.get("prompt")
+    plain = isinstance(asked, dspy.lm15.Request) and "messages" in entry
+    return {"prompt": entry["messages"]} if plain else {}
+
+
+def _lm_asked(lm: Any, inputs: Fields) -> Fields:
+    settings = _settings({**lm.kwargs, **(inputs.get("kwargs") or {})})
+    return {"prompt": inputs.get("messages") or inputs.get("prompt"), "settings": settings}
+
+
+def _module_asked(inputs: Fields) -> Fields:
+    args, kwargs = inputs.get("args") or (), inputs.get("kwargs") or {}
+    return {"prompt": {**kwargs, **({"args": list(args)} if args else {})}}
 
 
 def _settings(given: Fields) -> Fields:
@@ -227,10 +254,9 @@ def _settings(given: Fields) -> Fields:
 
 
 def _module_fields(opened: _Open, outputs: Any) -> Fields:
-    args, kwargs = opened.inputs.get("args") or (), opened.inputs.get("kwargs") or {}
     return {
+        **opened.asked,
         "operation": type(opened.instance).__name__,
-        "prompt": {**kwargs, **({"args": list(args)} if args else {})},
         "response": outputs.toDict() if hasattr(outputs, "toDict") else outputs,
     }
 

@@ -13,11 +13,12 @@ from flowledger import logs
 from flowledger.asynchronous import reraise_asynchronous
 from flowledger.capture import recorder
 from flowledger.capture.context import carried
+from flowledger.capture.freezing import freeze_fields
 from flowledger.capture.reading import field
 from flowledger.integrations import nesting
 from flowledger.integrations.sdk_endpoints import Endpoint, Fields, asked, whole_body
 from flowledger.integrations.sdk_parts import Parts
-from flowledger.records import Outcome, ToolCall
+from flowledger.records import Outcome
 
 __all__ = ["Recording", "never_raises"]
 
@@ -28,6 +29,7 @@ LEFT = "closed by the caller before its end"
 CUT = "the end of the streamed answer was not kept: it is too long"
 NOT_READ = "the answer was taken as raw bytes: its content is not recorded"
 UNREAD = "the answer could not be read"
+NOT_UNDERSTOOD = "the request could not be read"
 SHORTEST_SECRET = 8
 
 _illegal_header = re.compile(r"(Illegal header (?:name|value) )b?(['\"]).*?\2")
@@ -70,7 +72,7 @@ class Recording:
     ) -> None:
         self.endpoint = endpoint
         # The caller may go on with its own lists while the answer is on its way.
-        self._body = {k: list(v) if isinstance(v, list) else v for k, v in body.items()}
+        self._asked = _safely(lambda: _read_request(endpoint, body), NOT_UNDERSTOOD)
         self._about = about
         self._secrets = secrets
         self._context = carried.get()
@@ -118,30 +120,23 @@ class Recording:
     def _record(self, read: Callable[[], Fields], also: Callable[[], Fields]) -> None:
         token = carried.set(self._context)
         try:
-            recorder.finish(self.pending, lambda: self._fields(_safely(read), also()))
+            recorder.finish(self.pending, lambda: self._fields(_safely(read, UNREAD), also()))
         finally:
             carried.reset(token)
 
     def _fields(self, told: Fields, also: Fields) -> Fields:
-        given = asked(self.endpoint, self._body)
+        given = self._asked
         settings = told.get("settings", {})
-        for name, value in given["settings"].items():
+        for name, value in given.get("settings", {}).items():
             if name not in settings or value not in (None, "auto"):
                 settings[name] = value
         together = {
             "settings": settings,
             "params": {**told.get("params", {}), **also.get("params", {})},
-            "notes": [*told.get("notes", []), *also.get("notes", [])],
-            "tool_calls": [*self._results(), *told.get("tool_calls", [])],
+            "notes": [*given["notes"], *told.get("notes", []), *also.get("notes", [])],
+            "tool_calls": [*given.get("tool_calls", []), *told.get("tool_calls", [])],
         }
         return {**self._about, **given, **told, **also, **together}
-
-    def _results(self) -> list[ToolCall]:
-        """What ran since the model's last answer, with what it was told of it."""
-        found: list[ToolCall] = _safely(lambda: {"found": self.endpoint.results(self._body)}).get(
-            "found", []
-        )
-        return found
 
     def _read(self, answer: Any) -> Fields:
         nesting.note(field(answer, "id"))
@@ -162,14 +157,24 @@ class Recording:
         return {"outcome": outcome, "params": {"error_status": status} if status else {}}
 
 
-def _safely(read: Callable[[], Fields]) -> Fields:
-    """What the answer tells; a call whose answer cannot be read is recorded without it."""
+def _read_request(endpoint: Endpoint, body: Mapping[str, Any]) -> Fields:
+    """Return the fields of a `Call` that the request tells, as it is now."""
+    fields = asked(endpoint, body)
+    notes: list[str] = []
+    settings = freeze_fields(fields["settings"], notes)
+    prompt = freeze_fields({"prompt": fields["prompt"]}, notes)
+    results = _safely(lambda: {"tool_calls": endpoint.results(body)}, UNREAD)
+    return {**fields, **prompt, "settings": settings, **results, "notes": notes}
+
+
+def _safely(read: Callable[[], Fields], note: str) -> Fields:
+    """Return what is read; a call whose request or answer cannot be read is recorded without it."""
     try:
         return read()
-    except Exception as exc:  # noqa: BLE001 - an answer of an unknown server may be anything
+    except Exception as exc:  # noqa: BLE001 - what an unknown server takes and sends may be anything
         reraise_asynchronous(exc)
-        logs.warn("client", "an answer could not be read: %s", type(exc).__name__)
-        return {"notes": [UNREAD]}
+        logs.warn("client", "%s: %s", note, type(exc).__name__)
+        return {"notes": [note]}
 
 
 def _without(secrets: list[str], outcome: Outcome) -> Outcome:
