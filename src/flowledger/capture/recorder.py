@@ -55,6 +55,7 @@ __all__ = [
     "finish",
     "first_token",
     "flush",
+    "read_fields",
     "settings",
     "use",
 ]
@@ -250,7 +251,7 @@ def finish(pending: Pending, fields: Callable[[], dict[str, Any]]) -> None:
     try:
         recorder = active()
         if recorder is not None:
-            seen = _read(fields)
+            seen = read_fields(fields)
             seen.setdefault("duration_ns", duration)
             recorder.record(pending, current(), seen)
     except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
@@ -258,8 +259,8 @@ def finish(pending: Pending, fields: Callable[[], dict[str, Any]]) -> None:
         logs.warn("capture", "a call was not recorded: %s: %s", type(exc).__name__, exc)
 
 
-def _read(fields: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The fields capture saw; a call whose fields cannot be read is recorded without them."""
+def read_fields(fields: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the fields capture saw, or a note in their place when they cannot be read."""
     try:
         return fields()
     except Exception as exc:  # noqa: BLE001 - the application's objects may raise anything

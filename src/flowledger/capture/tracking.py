@@ -167,11 +167,15 @@ class _Tracked:
 
     def read_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of `Call` that the arguments tell, before the function changes them."""
-        named = self._named(args, kwargs)
-        asked = self._reader.asked({**self._defaults, **named}) if self._reader.asked else {}
-        prompt = {"prompt": named} if self._content else {}
-        notes: list[str] = []
-        return {**freeze_fields({**asked, **prompt}, notes), "notes": notes}
+
+        def fields() -> dict[str, Any]:
+            named = self._named(args, kwargs)
+            asked = self._reader.asked({**self._defaults, **named}) if self._reader.asked else {}
+            prompt = {"prompt": named} if self._content else {}
+            notes: list[str] = []
+            return {**freeze_fields({**asked, **prompt}, notes), "notes": notes}
+
+        return recorder.read_fields(fields)
 
     def failed(self, pending: Pending, error: BaseException, asked: dict[str, Any]) -> None:
         """The function raised."""
