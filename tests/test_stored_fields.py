@@ -83,6 +83,7 @@ WHOLE = a_call(
     id=fixed_id("whole", NOW_NS),
     model="claude-sonnet-4-20250514",
     provider="anthropic",
+    first_token_ns=12_345_678,
     actor=PARTS[Actor],
     usage=PARTS[Usage],
     outcome=PARTS[Outcome],
@@ -194,6 +195,13 @@ def test_every_field_has_a_name_in_mlflow_or_a_reason_to_have_none(
 
 def test_only_fields_that_there_are_have_a_reason_to_be_nowhere() -> None:
     assert set(FIELDS) >= NO_COLUMN.keys() | NOT_IN_MLFLOW.keys() | COLUMNS.keys()
+
+
+def test_the_time_to_the_first_token_is_stored_in_milliseconds_where_there_was_one(
+    row: dict[str, Any], in_mlflow: dict[str, Any], ledger: Ledger
+) -> None:
+    assert 12.345678 == row["time_to_first_token_ms"] == in_mlflow["time_to_first_token_ms"]
+    assert ledger.call(fixed_id("tokens", NOW_NS)).time_to_first_token_ms is None
 
 
 @pytest.mark.parametrize("name", PRICED)
