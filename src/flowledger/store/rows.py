@@ -358,6 +358,10 @@ def _ledger_row(
         success=outcome.success,
         error_type=error_type,
         latency_ms=latency_ms,
+        kind=call.kind,
+        inner_calls=call.inner_calls,
+        total_tokens=usage.total_tokens,
+        cost_usd=None if cost is None else cost.total,
         metrics=call.metrics,
         tags=call.tags,
     )
