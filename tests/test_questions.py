@@ -86,7 +86,7 @@ def store(uri: str, *records: Call | Gap | Job, store_as: str = "run+trace") -> 
 def free(**fields: Any) -> Call:
     """A call of a model with no price, of which nothing is known but these fields."""
     return a_call(
-        **{"usage": Usage(), "model": None, "model_asked": None, "kind": "custom"} | fields
+        **{"usage": Usage(), "model": None, "model_asked": None, "kind": "image"} | fields
     )
 
 
@@ -159,6 +159,28 @@ def test_an_unknown_price_is_counted_and_never_zero(database_uri: str) -> None:
     with Ledger(database_uri) as ledger:
         [row] = ledger.over().by("feature")
     assert (4, None, 2) == (row.calls, row.known_cost_usd, row.unpriced)
+
+
+def test_only_calls_that_asked_a_model_are_counted(database_uri: str) -> None:
+    failed = {"outcome": Outcome(success=False, error_type="TimeoutError")}
+    store(
+        database_uri,
+        a_call(operation="chat", duration_ns=400_000_000),
+        free(operation="unnamed", kind=Kind.CHAT, duration_ns=200_000_000),
+        free(model="house-7b", operation="custom", kind=Kind.CUSTOM, duration_ns=300_000_000),
+        free(operation="tool", kind=Kind.CUSTOM, duration_ns=1_000_000),
+        free(operation="broken tool", kind=Kind.CUSTOM, **failed),
+        free(operation="search", kind=Kind.RETRIEVAL, duration_ns=1_000_000),
+    )
+    with Ledger(database_uri) as ledger:
+        over = ledger.over()
+        sums = over.sums()
+        assert (3, 0, 300.0) == (sums.calls, sums.failed, sums.mean_latency_ms)
+        assert ["chat", "custom", "unnamed"] == sorted(
+            str(row.value) for row in over.by("operation")
+        )
+        assert [] == over.failed(10)
+        assert 6 == len(over.calls().rows)
 
 
 def test_a_call_around_other_calls_is_not_counted_besides_them(database_uri: str) -> None:

@@ -6,7 +6,7 @@ import flowledger
 from flowledger.config import WRITTEN_NAMES, load
 from flowledger.errors import ConfigError
 from flowledger.records import Usage
-from flowledger.store.entries import entry
+from flowledger.store.entries import USAGE_DETAILS, entry
 from flowledger.testing import capture_calls
 from tests.calls import a_call
 
@@ -56,7 +56,8 @@ def test_the_names_travel_with_each_call() -> None:
 def test_every_name_that_may_have_a_second_one_is_written() -> None:
     made = entry(a_call(
         settings={"temperature": 0.5, "max_tokens": 9},
-        usage=Usage(input_tokens=7, output_tokens=2, cached_input_tokens=1, reasoning_tokens=1),
+        usage=Usage(**{name: 1 for name in USAGE_DETAILS if name != "audio_seconds"}, seconds=1,
+                    input_tokens=7, output_tokens=2),
         first_token_ns=1,
     ))  # fmt: skip
     written = {key for key, _ in [*made.params, *made.metrics]}

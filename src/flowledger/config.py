@@ -38,7 +38,9 @@ CAPTURE_CONTENT = ("full", "hashed", "none")
 WRITTEN_NAMES = (
     *("model", "provider", "feature", "operation", "function", "temperature", "max_tokens"),
     *("prompt", "response", "persona_id", "user_id", "session_id", "audit_reason"),
-    *("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "reasoning_tokens"),
+    *("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "cache_write_tokens"),
+    *("cache_write_1h_tokens", "reasoning_tokens", "input_audio_tokens", "output_audio_tokens"),
+    *("input_image_tokens", "images", "audio_seconds"),
     *("cost_usd", "latency_ms", "time_to_first_token_ms", "success"),
 )
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import time
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -44,6 +45,7 @@ __all__ = [
     "new_id",
     "number_of",
     "to_json",
+    "unix_ns",
 ]
 
 
@@ -459,6 +461,25 @@ def _with_unknown_in_place(payload: bytes) -> bytes:
         else:
             fields[path] = value
     return _encoder.encode(fields)
+
+
+def unix_ns(moment: datetime | float) -> int:
+    """A moment in Unix nanoseconds, to the microsecond.
+
+    Args:
+        moment: a datetime with a time zone, or Unix seconds.
+
+    Raises:
+        ValueError, OverflowError: the moment is NaN or infinite.
+    """
+    if isinstance(moment, datetime):
+        return (moment - _EPOCH) // _MICROSECOND * 1000
+    # A float of today's seconds is exact to 0.2 microseconds only, so truncating it loses time.
+    return round(moment * 1e6) * 1000
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def to_json(record: Record) -> bytes:

@@ -12,6 +12,7 @@ import msgspec
 
 from flowledger.audit.archived import ARCHIVE_LOCATION, Archived
 from flowledger.store.chain import current_leaves, row_leaves
+from flowledger.store.entries import USAGE_DETAILS
 from flowledger.store.leaves import Leaves
 from flowledger.store.rollup_queue import queue_rebuilds
 from flowledger.store.writers import Writer
@@ -30,8 +31,8 @@ FACT_TAGS = (
 )
 CONTENT_TAGS = ("error", "error_stack", "mlflow.note.content")
 FACT_METRICS = (
-    *("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "cost_usd"),
-    *("reasoning_tokens", "latency_ms", "time_to_first_token_ms", "success", "latency_seconds"),
+    *("input_tokens", "output_tokens", "total_tokens", "cost_usd", "latency_ms"),
+    *("time_to_first_token_ms", "success", "latency_seconds", *USAGE_DETAILS),
 )
 FACT_TRACE_TAGS = (
     *("mlflow.artifactLocation", "mlflow.trace.spansLocation", "feature"),
@@ -48,7 +49,7 @@ FACT_ATTRIBUTES = (
     *("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "gen_ai.operation.name"),
     *("gen_ai.request.temperature", "gen_ai.request.top_p", "gen_ai.request.max_tokens"),
     *("gen_ai.request.seed", "flowledger.run_id", "flowledger.total_tokens"),
-    "flowledger.cost_usd",
+    *("flowledger.cost_usd", *USAGE_DETAILS.values()),
 )
 IDENTITY_ATTRIBUTES = ("user.id", "gen_ai.conversation.id")
 LONGEST_TAG = 250

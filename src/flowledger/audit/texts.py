@@ -19,7 +19,7 @@ FLOATS = frozenset(
         *("output_cost_usd", "confidence", "template_match"),
     )
 )
-BOOLEANS = frozenset(("is_nan", "success"))
+BOOLEANS = frozenset(("is_nan", "success", "model_call"))
 METRICS = ("metrics", "latest_metrics")
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from flowledger.capture import recorder
 from flowledger.capture.context import Pending, context, told
-from flowledger.records import Kind, Outcome, Prompt, ToolCall, Usage, new_id
+from flowledger.records import Kind, Outcome, Prompt, ToolCall, Usage, new_id, unix_ns
 
 __all__ = ["given_outcome", "given_usage", "record"]
 
@@ -112,7 +112,7 @@ def _start_ns(started: datetime | float | None, duration_ns: int, notes: list[st
     if started is None:
         return now
     try:
-        start_ns = int(_unix_seconds(started, notes) * 1e9)
+        start_ns = unix_ns(_with_time_zone(started, notes))
     except (ValueError, TypeError, OverflowError, OSError):
         notes.append("the start time could not be read")
         return now
@@ -122,13 +122,13 @@ def _start_ns(started: datetime | float | None, duration_ns: int, notes: list[st
     return now
 
 
-def _unix_seconds(started: datetime | float, notes: list[str]) -> float:
+def _with_time_zone(started: datetime | float, notes: list[str]) -> datetime | float:
     if not isinstance(started, datetime):
         return float(started)
-    if started.tzinfo is None:
-        notes.append("the naive start time was read as UTC")
-        started = started.replace(tzinfo=UTC)
-    return started.timestamp()
+    if started.tzinfo is not None:
+        return started
+    notes.append("the naive start time was read as UTC")
+    return started.replace(tzinfo=UTC)
 
 
 def _nanoseconds(milliseconds: float | None, notes: list[str]) -> int | None:
@@ -141,7 +141,7 @@ def _nanoseconds(milliseconds: float | None, notes: list[str]) -> int | None:
     if not 0 <= nanoseconds < 2**62:
         notes.append("a time in milliseconds could not be read")
         return None
-    return int(nanoseconds)
+    return round(nanoseconds)
 
 
 def given_usage(

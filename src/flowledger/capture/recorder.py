@@ -199,7 +199,7 @@ class Recorder:
             operation=operation or "none",
             environment=actor.environment or "none",
             user_id=actor.user_id or "none",
-            date=datetime.fromtimestamp(start_ns / 1e9, UTC).date().isoformat(),
+            date=datetime.fromtimestamp(start_ns // 10**9, UTC).date().isoformat(),
         )
 
 

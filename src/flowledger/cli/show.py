@@ -21,9 +21,11 @@ TOKENS = ("input_tokens", "output_tokens", "total_tokens")
 WHERE_ANY = (
     "cached_input_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
     "input_audio_tokens",
     "output_audio_tokens",
+    "input_image_tokens",
     "images",
     "audio_seconds",
 )

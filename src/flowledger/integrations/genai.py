@@ -242,7 +242,7 @@ def _provider(about: Mapping[str, Any]) -> str | None:
 def _first_token(about: Mapping[str, Any]) -> int | None:
     names = ("gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token")
     seconds = next((s for name in names if (s := _number(about.get(name))) is not None), None)
-    return None if seconds is None else min(int(seconds * 1e9), LARGEST)
+    return None if seconds is None else min(round(seconds * 1e9), LARGEST)
 
 
 def _settings(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from flowledger.capture import recorder
 from flowledger.capture.context import Context, Pending, carried
 from flowledger.capture.reading import field
 from flowledger.integrations.sdk_endpoints import Body, Endpoint, Fields, asked
-from flowledger.records import Outcome, fixed_id
+from flowledger.records import Outcome, fixed_id, unix_ns
 
 __all__ = ["MOST_BYTES", "Batch", "Result", "record_result", "remember"]
 
@@ -104,17 +104,18 @@ def record_result(batch: Batch, endpoint: Endpoint, result: Result) -> None:
         result: what came of it.
     """
     made = _made(result)
-    start = batch.created or made or time.time()
+    start_ns = unix_ns(batch.created or made or time.time())
     # A process that has only the answer must come to the same id.
-    call_id = fixed_id(f"{batch.provider} {result.key}", int((made or start) * 1e9))
+    call_id = fixed_id(f"{batch.provider} {result.key}", unix_ns(made) if made else start_ns)
     if not _memory.first(call_id):
         return
     sent = _memory.get(batch.sent)
     body = _body_of(sent, result.custom_id)
     token = carried.set(carried.get() if sent is None else sent.context)
     try:
-        pending = Pending(call_id, int(start * 1e9), time.perf_counter_ns())
-        took_ns = max(0, int(((made or batch.ended or start) - start) * 1e9))
+        pending = Pending(call_id, start_ns, time.perf_counter_ns())
+        end = made or batch.ended
+        took_ns = max(0, unix_ns(end) - start_ns) if end else 0
         told: Fields = {"provider": batch.provider, "duration_ns": took_ns}
         if result.outcome is not None:
             told["outcome"] = result.outcome

@@ -164,9 +164,11 @@ class _CallFacts(_Row, frozen=True):
     total_tokens: int | None
     cached_input_tokens: int | None
     cache_write_tokens: int | None
+    cache_write_1h_tokens: int | None
     reasoning_tokens: int | None
     input_audio_tokens: int | None
     output_audio_tokens: int | None
+    input_image_tokens: int | None
     images: int | None
     audio_seconds: float | None
     usage_source: str | None

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from flowledger.latency import bucket_of
+from flowledger.records import Kind
 
 __all__ = [
     "MAX_TEXT",
@@ -24,13 +25,20 @@ MAX_TEXT = 8000
 LARGEST_SCORE = 1e9  # PostgreSQL refuses squares that are out of range, and
 LEAST_SCORE = 1e-9  # those that are too small
 CONFIDENCES = ("confidence_score", "confidence")
+# Functions of these kinds are model calls only where a model, tokens or a cost is known.
+NO_MODEL = (Kind.CUSTOM, Kind.RETRIEVAL)
 TEMPLATE_MATCHES = ("template_match_rate",)
 
 
 class Derived(NamedTuple):
-    """The derived columns, by name and in order."""
+    """The derived columns, by name and in order.
+
+    `model_call` is whether the call asked a model: sums, averages and rates count only those. A
+    call with inner calls groups them, and a tool or a retrieval is part of somebody's answer.
+    """
 
     group_id: int
+    model_call: bool
     latency_bucket: int
     confidence: float | None
     template_match: float | None
@@ -51,6 +59,10 @@ def derive(
     success: bool,
     error_type: str | None,
     latency_ms: float,
+    kind: str,
+    inner_calls: int,
+    total_tokens: int | None,
+    cost_usd: float | None,
     metrics: Mapping[str, Any],
     tags: Mapping[str, Any],
 ) -> Derived:
@@ -67,6 +79,11 @@ def derive(
             dspy_version=dspy_version,
             success=success,
             error_type=error_type,
+        ),
+        model_call=inner_calls == 0
+        and (
+            kind not in NO_MODEL
+            or any(value is not None for value in (model, total_tokens, cost_usd))
         ),
         latency_bucket=bucket_of(latency_ms),
         confidence=_score(metrics, CONFIDENCES),

@@ -17,7 +17,16 @@ from flowledger import pricing, tokens
 from flowledger.records import Call, Cost, Kind, Prompt, ToolCall, Usage
 from flowledger.store.signatures import FewVersions, versioned
 
-__all__ = ["Entry", "Trace", "entry", "fitted", "json_text", "own_pairs", "user_of"]
+__all__ = [
+    "USAGE_DETAILS",
+    "Entry",
+    "Trace",
+    "entry",
+    "fitted",
+    "json_text",
+    "own_pairs",
+    "user_of",
+]
 
 # MLflow's limits: mlflow/utils/validation.py and the widths of its columns, 3.17.2.
 MAX_KEY = 250
@@ -49,6 +58,19 @@ SPAN_TYPES = {
 }
 TOOL_RESULTS = "flowledger.toolResults"
 CONVERSATIONS = (Kind.CHAT, Kind.VISION, Kind.COMPLETION)
+# Metrics of what few calls use, and their attributes on a span: OpenTelemetry's where it has one.
+# Source: OpenTelemetry semantic conventions, gen-ai-spans.
+USAGE_DETAILS = {
+    "cached_input_tokens": "gen_ai.usage.cache_read.input_tokens",
+    "cache_write_tokens": "gen_ai.usage.cache_creation.input_tokens",
+    "cache_write_1h_tokens": "flowledger.usage.cache_write_1h_tokens",
+    "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
+    "input_audio_tokens": "flowledger.usage.input_audio_tokens",
+    "output_audio_tokens": "flowledger.usage.output_audio_tokens",
+    "input_image_tokens": "flowledger.usage.input_image_tokens",
+    "images": "flowledger.usage.images",
+    "audio_seconds": "flowledger.usage.audio_seconds",
+}
 REQUEST_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
 
 _odd_key = re.compile(r"[^/\w.\- :]")
@@ -207,8 +229,7 @@ def _metrics(call: Call, cost: Cost | None, notes: list[str]) -> list[tuple[str,
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
-        "cached_input_tokens": usage.cached_input_tokens or None,
-        "reasoning_tokens": usage.reasoning_tokens or None,
+        **_usage_details(usage),
         "cost_usd": None if cost is None else cost.total,
         "latency_ms": max(0, call.duration_ns) / 1e6,
         "time_to_first_token_ms": None if first is None else first / 1e6,
@@ -221,6 +242,22 @@ def _metrics(call: Call, cost: Cost | None, notes: list[str]) -> list[tuple[str,
     if len(kept) < len(pairs):
         notes.append("metrics that are no numbers were left out")
     return kept
+
+
+def _usage_details(usage: Usage) -> dict[str, float]:
+    """The numbers of a usage that few calls have, by metric; 0 is left out."""
+    values = (
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.cache_write_1h_tokens,
+        usage.reasoning_tokens,
+        usage.input_audio_tokens,
+        usage.output_audio_tokens,
+        usage.input_image_tokens,
+        usage.images,
+        usage.seconds,
+    )
+    return {name: value for name, value in zip(USAGE_DETAILS, values, strict=True) if value}
 
 
 def _tags(call: Call, name: str, notes: list[str]) -> list[tuple[str, str]]:
@@ -429,6 +466,8 @@ def _attributes(call: Call, cost: Cost | None) -> Iterable[tuple[str, Any]]:
         yield "mlflow.chat.tokenUsage", token_usage(call)
         yield "gen_ai.usage.input_tokens", usage.input_tokens or 0
         yield "gen_ai.usage.output_tokens", usage.output_tokens or 0
+    for name, value in _usage_details(usage).items():
+        yield USAGE_DETAILS[name], value
     if cost is not None:
         yield "mlflow.llm.cost", cost_parts(cost)
     for key, value in (

@@ -151,7 +151,7 @@ WHERE {calls}
 -- The latest calls that failed, with what was raised and where in the application.
 SELECT id, start_ms, error_type, error_message, feature, model, user_id, user_role, module, tab
 FROM llm_calls
-WHERE {calls} AND inner_calls = 0 AND NOT success
+WHERE {calls} AND model_call AND NOT success
 ORDER BY start_ms DESC, id DESC
 LIMIT :limit
 
@@ -178,7 +178,7 @@ SELECT
     confidence,
     details
 FROM llm_calls
-WHERE {calls} AND inner_calls = 0
+WHERE {calls} AND model_call
 ORDER BY start_ms DESC, id DESC
 LIMIT :limit
 

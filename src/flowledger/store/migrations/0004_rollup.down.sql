@@ -35,4 +35,6 @@ ALTER TABLE llm_calls DROP COLUMN confidence;
 
 ALTER TABLE llm_calls DROP COLUMN latency_bucket;
 
+ALTER TABLE llm_calls DROP COLUMN model_call;
+
 ALTER TABLE llm_calls DROP COLUMN group_id;

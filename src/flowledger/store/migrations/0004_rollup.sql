@@ -4,6 +4,8 @@
 
 ALTER TABLE llm_calls ADD COLUMN group_id BIGINT;
 
+ALTER TABLE llm_calls ADD COLUMN model_call BOOLEAN;
+
 ALTER TABLE llm_calls ADD COLUMN latency_bucket INTEGER;
 
 ALTER TABLE llm_calls ADD COLUMN confidence DOUBLE PRECISION;
@@ -118,8 +120,8 @@ CREATE TABLE llm_facets (
 ) /* SQLite: WITHOUT ROWID */;
 
 -- Each call as the sums see it: the one place that says what is counted, priced and measured.
--- A call that made calls inside is not counted: those are. A cost is unpriced where something was
--- used and its price is not known.
+-- Only model calls are counted, not tools and not calls that group others (`store/derived.py`).
+-- A cost is unpriced where something was used and its price is not known.
 CREATE VIEW llm_measured AS
 SELECT
     id,
@@ -169,4 +171,4 @@ SELECT
     start_ms AS first_ms,
     start_ms AS last_ms
 FROM llm_calls
-WHERE inner_calls = 0;
+WHERE model_call;
