@@ -203,3 +203,30 @@ def test_every_destination_of_a_home_is_found_and_no_password_is_written(home: P
     assert {"postgresql://ana:secret@db/one", "postgresql://ana@db/two"} == found
     written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
     assert b"secret" not in written
+
+
+def rejected_lines(folder: Path) -> list[dict[str, str]]:
+    files = sorted((folder / REJECTED).glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def damage(path: Path, call: Call) -> None:
+    """Turn a byte of this call's frame round."""
+    data = bytearray(path.read_bytes())
+    data[data.index(call.id.encode())] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_a_damaged_frame_is_rejected_once_after_the_store_took_the_batch(tmp_path: Path) -> None:
+    calls = [a_call() for _ in range(3)]
+    journal_of(tmp_path, *calls).close()
+    [path] = segment_paths(tmp_path)
+    damage(path, calls[1])
+    drain = Drain(tmp_path, Failing(5))
+    for _ in range(5):
+        with pytest.raises(StoreUnavailable):
+            drain.step()
+        assert [] == rejected_lines(tmp_path)
+    drain.step()
+    drain.close()
+    assert ["damaged in the journal"] == [line["reason"] for line in rejected_lines(tmp_path)]

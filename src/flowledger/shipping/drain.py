@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ __all__ = ["REJECTED", "Drain"]
 
 REJECTED = "rejected"
 REJECTED_MAX_BYTES = 256 << 20
+DAMAGED = "damaged in the journal"
 
 
 class _Read(NamedTuple):
@@ -51,14 +52,11 @@ class Drain:
             StoreUnavailable, StoreMisconfigured: the batch stays in the journal.
         """
         reads = self._gather()
-        payloads: list[bytes] = []
-        for read in reads:
-            payloads += self._payloads(read)
-        if payloads:
-            refusals = self._sink.write(payloads, redelivered=self._redelivered)
-            self._reject([(payloads[r.place], r.reason) for r in refusals])
-        else:
-            self._sink.write([])
+        payloads = [payload for read in reads for payload in _payloads(read)]
+        refusals = self._sink.write(payloads, redelivered=self._redelivered)
+        damaged = [(raw, DAMAGED) for read in reads for raw in _damaged_frames(read)]
+        # Only now: a batch that the store did not take is read again, and so is its damage.
+        self._reject([*damaged, *((payloads[r.place], r.reason) for r in refusals)])
         for read in reads:
             read.segment.acknowledge(read.end)
         self._redelivered = False
@@ -102,18 +100,6 @@ class Drain:
 
     def _is_ours(self, segment: Segment) -> bool:
         return segment.path.name.startswith(self._owned_by)
-
-    def _payloads(self, read: _Read) -> list[bytes]:
-        """The records of a read, after their producer and what that could not keep."""
-        before = [read.segment.producer, read.segment.new_drops()]
-        kept = [piece.payload for piece in read.pieces]
-        damaged = [
-            (read.segment.bytes_of(piece, start), "damaged in the journal")
-            for start, piece in zip(_starts(read.pieces), read.pieces, strict=True)
-            if piece.payload is None
-        ]
-        self._reject(damaged)
-        return [payload for payload in (*before, *kept) if payload is not None]
 
     def _remove_finished(self) -> None:
         done = {
@@ -160,8 +146,19 @@ def _writer(path: Path) -> str:
     return path.name.partition("-")[0]
 
 
-def _starts(pieces: list[Piece]) -> list[int]:
-    return [0, *(piece.end for piece in pieces)][: len(pieces)]
+def _payloads(read: _Read) -> list[bytes]:
+    """The records of a read, after their producer and what that could not keep."""
+    records = (read.segment.producer, read.segment.new_drops(), *(p.payload for p in read.pieces))
+    return [payload for payload in records if payload is not None]
+
+
+def _damaged_frames(read: _Read) -> Iterator[bytes]:
+    """The raw bytes of what cannot be read as a record."""
+    start = 0
+    for piece in read.pieces:
+        if piece.payload is None:
+            yield read.segment.bytes_of(piece, start)
+        start = piece.end
 
 
 def _append(path: Path, data: bytes) -> None:
