@@ -2,7 +2,9 @@
 
 import base64
 import json
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -230,3 +232,33 @@ def test_a_damaged_frame_is_rejected_once_after_the_store_took_the_batch(tmp_pat
     drain.step()
     drain.close()
     assert ["damaged in the journal"] == [line["reason"] for line in rejected_lines(tmp_path)]
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """As on a full disk, a write that goes beyond is short, and the next one fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_journal_is_kept_until_what_was_rejected_of_it_is_written_whole(tmp_path: Path) -> None:
+    junk = [bytes(1000), bytes(20_000)]
+    writer = journal_of(tmp_path)
+    assert writer.append(1, junk[0])
+    writer.close()
+    drain = Drain(tmp_path, MemorySink())
+    drain.step()
+    writer = journal_of(tmp_path, producer_id="q" * 32)
+    assert writer.append(1, junk[1])
+    writer.close()
+    with files_no_larger_than(8192), pytest.raises(OSError, match="File too large"):
+        drain.step()
+    assert 1 == len(list(segment_paths(tmp_path)))
+    drain.step()
+    drain.close()
+    assert junk == [base64.b64decode(line["record"]) for line in rejected_lines(tmp_path)]
+    assert [] == list(segment_paths(tmp_path))

@@ -1,6 +1,7 @@
 """Emptying a journal folder into a sink, one batch at a time."""
 
 import base64
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -162,8 +163,27 @@ def _damaged_frames(read: _Read) -> Iterator[bytes]:
 
 
 def _append(path: Path, data: bytes) -> None:
+    """Append all of it or nothing: the journal, its only other copy, is deleted afterwards.
+
+    Raises:
+        OSError: no room, or another shipper is appending; the batch is delivered again.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        # To cut off a part of our lines must not cut off another's behind them.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        end = os.fstat(fd).st_size
+        try:
+            _write_all(fd, data)
+        except OSError:
+            os.ftruncate(fd, end)
+            raise
     finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the file open, too
         os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
