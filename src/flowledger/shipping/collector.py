@@ -10,8 +10,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import msgspec
@@ -52,6 +53,8 @@ class Collector:
         self._folder = folder
         self._loop = Loop(folder, lambda: open_sink(destination, token))
         self._stopped = False
+        # Not an Event: its lock deadlocks when a signal handler sets it in the middle of a wait.
+        self._stops: SimpleQueue[None] = SimpleQueue()
 
     def run(self, still_ours: Callable[[], bool], *, idle_seconds: float | None = None) -> None:
         """Ship until told to stop, or until nobody has written for so long.
@@ -70,7 +73,7 @@ class Collector:
                 break
             if idle_seconds is not None and self._loop.outdated and wait > OUTDATED_SECONDS:
                 break  # whoever is started next is of the flowledger that is installed then
-            time.sleep(wait)
+            self._wait(wait)
         self._loop.close()
 
     def run_once(self, *, timeout: float) -> str | None:
@@ -82,13 +85,19 @@ class Collector:
                 break
             if time.monotonic() + wait > deadline:
                 return self._loop.error or "there was more than could be shipped in time"
-            time.sleep(wait)
+            self._wait(wait)
         self._loop.close()
         return None
 
     def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
         """Finish the batch under way and leave; also a signal handler."""
         self._stopped = True
+        self._stops.put(None)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for so long, or until told to stop."""
+        with suppress(Empty):
+            self._stops.get(timeout=seconds)
 
 
 @contextmanager
