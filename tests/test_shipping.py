@@ -11,7 +11,14 @@ import pytest
 
 from flowledger import config
 from flowledger.errors import StoreUnavailable
-from flowledger.journal import Segment, Writer, acknowledged_offset, segment_paths
+from flowledger.journal import (
+    Segment,
+    Writer,
+    acknowledged_offset,
+    rejected_records,
+    segment_paths,
+)
+from flowledger.journal.frames import HEADER_SIZE
 from flowledger.records import Call, Producer, encode
 from flowledger.shipping.collector import (
     Collector,
@@ -45,8 +52,10 @@ class Failing(MemorySink):
         return super().write(payloads)
 
 
-def journal_of(folder: Path, *calls: Call, producer_id: str = "p" * 32) -> Writer:
-    writer = Writer(folder, producer_id=producer_id, producer=PRODUCER, max_bytes=1 << 30)
+def journal_of(
+    folder: Path, *calls: Call, producer_id: str = "p" * 32, max_bytes: int = 1 << 30
+) -> Writer:
+    writer = Writer(folder, producer_id=producer_id, producer=PRODUCER, max_bytes=max_bytes)
     for call in calls:
         assert writer.append(call.seq, encode(call))
     return writer
@@ -261,4 +270,23 @@ def test_a_journal_is_kept_until_what_was_rejected_of_it_is_written_whole(tmp_pa
     drain.step()
     drain.close()
     assert junk == [base64.b64decode(line["record"]) for line in rejected_lines(tmp_path)]
+    assert [] == list(segment_paths(tmp_path))
+
+
+def test_a_segment_of_which_a_record_was_rejected_stays_until_its_process_has_ended(
+    tmp_path: Path,
+) -> None:
+    writer = journal_of(tmp_path, max_bytes=1 << 20)
+    assert writer.append(1, b"junk")
+    while 1 == len(paths := list(segment_paths(tmp_path))):
+        assert writer.append(2, encode(a_call()))
+    drain = Drain(tmp_path, MemorySink())
+    while drain.step():
+        pass
+    assert 1 == rejected_records(paths[0])
+    assert HEADER_SIZE == paths[0].stat().st_size
+    assert paths == list(segment_paths(tmp_path))
+    writer.close()
+    drain.step()
+    drain.close()
     assert [] == list(segment_paths(tmp_path))

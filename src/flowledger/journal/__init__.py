@@ -1,7 +1,13 @@
 """The journal: an append-only file per process that keeps a call once it returned."""
 
 from flowledger.journal.frames import MAX_PAYLOAD, Piece
-from flowledger.journal.reader import Batch, Segment, acknowledged_offset, segment_paths
+from flowledger.journal.reader import (
+    Batch,
+    Segment,
+    acknowledged_offset,
+    rejected_records,
+    segment_paths,
+)
 from flowledger.journal.writer import Writer, folder_bytes
 
 __all__ = [
@@ -12,5 +18,6 @@ __all__ = [
     "Writer",
     "acknowledged_offset",
     "folder_bytes",
+    "rejected_records",
     "segment_paths",
 ]

@@ -4,7 +4,8 @@ A segment file starts with a header of `HEADER_SIZE` bytes: the magic word, the 
 `Producer` that writes it, and two slots that are written in place:
 
     drops         how many records the writer could not keep, and between which numbers
-    acknowledged  up to which offset the store has everything
+    acknowledged  up to which offset the store has everything, but for how many records that it
+                  refused or that were damaged
 
 A frame is two marker bytes, the payload's length and its CRC-32, then the payload. Only one process
 appends to a segment, so a valid frame further on proves that damage before it is no write under
@@ -27,6 +28,7 @@ __all__ = [
     "read_acknowledged",
     "read_drops",
     "read_producer",
+    "read_rejected",
     "split",
 ]
 
@@ -40,7 +42,7 @@ ACKNOWLEDGED_OFFSET = 960
 
 _frame_head = struct.Struct("<2sII")
 _drops = struct.Struct("<QQQ")
-_offset = struct.Struct("<Q")
+_acknowledged = struct.Struct("<QQ")
 _checksum = struct.Struct("<I")
 
 
@@ -77,9 +79,14 @@ def drops_slot(drops: Drops) -> tuple[bytes, int]:
     return _with_checksum(_drops.pack(*drops)), DROPS_OFFSET
 
 
-def acknowledged_slot(offset: int) -> tuple[bytes, int]:
-    """The bytes that say how far the store has everything, and their offset in the segment."""
-    return _with_checksum(_offset.pack(offset)), ACKNOWLEDGED_OFFSET
+def acknowledged_slot(offset: int, rejected: int = 0) -> tuple[bytes, int]:
+    """The bytes that say how far the store has everything, and their offset in the segment.
+
+    Args:
+        offset: the end of the last frame that was delivered.
+        rejected: how many records of the segment were refused or damaged so far.
+    """
+    return _with_checksum(_acknowledged.pack(offset, rejected)), ACKNOWLEDGED_OFFSET
 
 
 def read_producer(head: bytes) -> bytes | None:
@@ -98,8 +105,14 @@ def read_drops(head: bytes) -> Drops:
 
 def read_acknowledged(head: bytes) -> int:
     """The offset up to which the store has everything; a damaged slot starts over."""
-    body = _checked(head, ACKNOWLEDGED_OFFSET, _offset.size)
-    return int(_offset.unpack(body)[0]) if body else HEADER_SIZE
+    body = _checked(head, ACKNOWLEDGED_OFFSET, _acknowledged.size)
+    return int(_acknowledged.unpack(body)[0]) if body else HEADER_SIZE
+
+
+def read_rejected(head: bytes) -> int:
+    """How many records of the segment were refused or damaged; 0 where the slot is damaged."""
+    body = _checked(head, ACKNOWLEDGED_OFFSET, _acknowledged.size)
+    return int(_acknowledged.unpack(body)[1]) if body else 0
 
 
 def split(data: bytes, *, final: bool) -> tuple[list[Piece], int]:

@@ -3,7 +3,8 @@
 import base64
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,6 @@ __all__ = ["REJECTED", "Drain"]
 
 REJECTED = "rejected"
 REJECTED_MAX_BYTES = 256 << 20
-DAMAGED = "damaged in the journal"
 
 
 class _Read(NamedTuple):
@@ -27,6 +27,14 @@ class _Read(NamedTuple):
     segment: Segment
     pieces: list[Piece]
     end: int
+
+
+class _Rejected(NamedTuple):
+    """Bytes of a segment that the store will not have, and why."""
+
+    segment: Segment
+    raw: bytes
+    reason: str
 
 
 class Drain:
@@ -53,13 +61,17 @@ class Drain:
             StoreUnavailable, StoreMisconfigured: the batch stays in the journal.
         """
         reads = self._gather()
-        payloads = [payload for read in reads for payload in _payloads(read)]
-        refusals = self._sink.write(payloads, redelivered=self._redelivered)
-        damaged = [(raw, DAMAGED) for read in reads for raw in _damaged_frames(read)]
+        records = [(read.segment, payload) for read in reads for payload in _payloads(read)]
+        refusals = self._sink.write(
+            [payload for _, payload in records], redelivered=self._redelivered
+        )
         # Only now: a batch that the store did not take is read again, and so is its damage.
-        self._reject([*damaged, *((payloads[r.place], r.reason) for r in refusals)])
+        rejected = [_Rejected(*records[place], reason) for place, reason in refusals]
+        rejected += [damage for read in reads for damage in _damages(read)]
+        self._reject(rejected)
+        counts = Counter(one.segment.path for one in rejected)
         for read in reads:
-            read.segment.acknowledge(read.end)
+            read.segment.acknowledge(read.end, counts[read.segment.path])
         self._redelivered = False
         self._remove_finished()
         return sum(len(read.pieces) for read in reads)
@@ -108,22 +120,27 @@ class Drain:
             for path, segment in self._open.items()
             if segment.finished() and not segment.waiting() and not segment.has_new_drops()
         }
-        if words := self._last_words(done):
-            self._sink.write(words)
-        for path, segment in done.items():
-            segment.remove()
-            del self._open[path]
-
-    def _last_words(self, done: dict[Path, Segment]) -> list[bytes]:
-        """Of each process whose last segments these are; its next is there before one is let go."""
         if not done:
-            return []
+            return
+        # The next segment of a process is there before it lets go of one.
         going_on = {_writer(path) for path in segment_paths(self._folder) if path not in done}
-        gone = {_writer(path): segment for path, segment in done.items()}
-        words = [gone[writer].last_words() for writer in gone.keys() - going_on]
-        return [record for record in words if record is not None]
+        self._tell_last_words({_writer(path): one for path, one in done.items()}, going_on)
+        for path, segment in done.items():
+            if segment.rejected and _writer(path) in going_on:
+                segment.empty()
+            else:
+                segment.remove()
+                del self._open[path]
 
-    def _reject(self, rejected: Sequence[tuple[bytes, str]]) -> None:
+    def _tell_last_words(self, done: Mapping[str, Segment], going_on: Set[str]) -> None:
+        """Of each process whose last segments these are."""
+        gone = [done[writer] for writer in done.keys() - going_on]
+        words = [(one, record) for one in gone if (record := one.last_words()) is not None]
+        if words:
+            refusals = self._sink.write([record for _, record in words])
+            self._reject([_Rejected(*words[place], reason) for place, reason in refusals])
+
+    def _reject(self, rejected: Sequence[_Rejected]) -> None:
         """Move records to `rejected/`, one line of JSON each, so that the rest go on."""
         if not rejected:
             return
@@ -138,7 +155,7 @@ class Drain:
             msgspec.json.encode(
                 {"at": now, "reason": why, "record": base64.b64encode(raw).decode()}
             )
-            for raw, why in rejected
+            for _, raw, why in rejected
         ]
         _append(folder / f"{now.date().isoformat()}.jsonl", b"\n".join(lines) + b"\n")
 
@@ -153,12 +170,13 @@ def _payloads(read: _Read) -> list[bytes]:
     return [payload for payload in records if payload is not None]
 
 
-def _damaged_frames(read: _Read) -> Iterator[bytes]:
-    """The raw bytes of what cannot be read as a record."""
+def _damages(read: _Read) -> Iterator[_Rejected]:
+    """What cannot be read as a record."""
     start = 0
     for piece in read.pieces:
         if piece.payload is None:
-            yield read.segment.bytes_of(piece, start)
+            raw = read.segment.bytes_of(piece, start)
+            yield _Rejected(read.segment, raw, "damaged in the journal")
         start = piece.end
 
 
