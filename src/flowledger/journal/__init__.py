@@ -1,6 +1,7 @@
 """The journal: an append-only file per process that keeps a call once it returned."""
 
 from flowledger.journal.frames import MAX_PAYLOAD, Piece
+from flowledger.journal.locks import check_flock
 from flowledger.journal.reader import (
     Batch,
     Segment,
@@ -17,6 +18,7 @@ __all__ = [
     "Segment",
     "Writer",
     "acknowledged_offset",
+    "check_flock",
     "folder_bytes",
     "rejected_records",
     "segment_paths",

@@ -12,6 +12,7 @@ from weakref import WeakSet
 from flowledger.errors import RecordError
 from flowledger.journal import frames
 from flowledger.journal.frames import HEADER_SIZE, Drops, Piece
+from flowledger.journal.locks import check_flock
 from flowledger.journal.writer import SUFFIX
 from flowledger.records import Gap, Gone, decode, encode, new_id
 
@@ -57,13 +58,18 @@ class Segment:
         return max(0, os.fstat(self._fd).st_size - self.acknowledged)
 
     def finished(self) -> bool:
-        """Whether the writer released the segment or died; from then on it belongs to us."""
+        """Whether the writer released the segment or died; from then on it belongs to us.
+
+        Raises:
+            JournalError: `flock` does not work here, so nobody can know.
+        """
         if not self._locked:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._locked = True
             except BlockingIOError:
                 return False
+            check_flock(self.path)
+            self._locked = True
         return True
 
     def read(self, max_bytes: int = CHUNK_BYTES) -> Batch:

@@ -13,6 +13,7 @@ from pathlib import Path
 from flowledger.errors import JournalError
 from flowledger.journal import frames
 from flowledger.journal.frames import HEADER_SIZE, Drops
+from flowledger.journal.locks import check_flock
 
 __all__ = ["SUFFIX", "Writer", "folder_bytes"]
 
@@ -171,8 +172,9 @@ class Writer:
             if os.pwrite(fd, self._header, 0) != HEADER_SIZE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            check_flock(unnamed)
             unnamed.rename(path)
-        except OSError:
+        except (OSError, JournalError):
             os.close(fd)
             unnamed.unlink(missing_ok=True)
             raise

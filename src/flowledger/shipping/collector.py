@@ -18,7 +18,7 @@ from types import FrameType
 import msgspec
 
 from flowledger.config import Destination, Settings
-from flowledger.journal import segment_paths
+from flowledger.journal import check_flock, segment_paths
 from flowledger.shipping.loop import Loop
 from flowledger.store import open_sink
 
@@ -106,24 +106,34 @@ def collector_lock(folder: Path) -> Iterator[Callable[[], bool]]:
 
     Not when another collector has it, and no more when the folder was deleted: who makes it again
     starts another collector there.
+
+    Raises:
+        JournalError: `flock` does not work in the folder.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         locked = _locked_within(fd, LOCK_SECONDS)
+        if locked:
+            check_flock(folder / LOCK_FILE)
         yield lambda: locked and _is_same_file(fd, folder / LOCK_FILE)
     finally:
         os.close(fd)
 
 
 def collector_runs(folder: Path) -> bool:
-    """Whether a collector holds the folder's lock."""
+    """Whether a collector holds the folder's lock.
+
+    Raises:
+        JournalError: `flock` does not work in the folder.
+    """
     try:
         fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        check_flock(folder / LOCK_FILE)
     except BlockingIOError:
         return True
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flowledger import logs
 from flowledger.config import Settings
-from flowledger.errors import StoreError
+from flowledger.errors import JournalError, StoreError
 from flowledger.journal import Writer, acknowledged_offset, rejected_records
 from flowledger.shipping.collector import collector_runs, note_destination, start_collector
 from flowledger.shipping.loop import Loop
@@ -142,7 +142,7 @@ class Shipper:
             if time.monotonic() > self._start_again_at and not collector_runs(self._folder):
                 self._start_again_at = time.monotonic() + RESTART_SECONDS
                 start_collector(self._settings)
-        except OSError as exc:
+        except (OSError, JournalError) as exc:
             logs.warn("shipping", "calls wait in the journal, no collector can start: %s", exc)
         return LOOK_SECONDS
 
