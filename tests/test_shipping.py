@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from flowledger.journal import (
     rejected_records,
     segment_paths,
 )
-from flowledger.journal.frames import HEADER_SIZE
+from flowledger.journal.frames import HEADER_SIZE, frame
 from flowledger.records import Call, Producer, encode
 from flowledger.shipping.collector import (
     Collector,
@@ -290,3 +291,50 @@ def test_a_segment_of_which_a_record_was_rejected_stays_until_its_process_has_en
     drain.step()
     drain.close()
     assert [] == list(segment_paths(tmp_path))
+
+
+@pytest.mark.parametrize("left", [1, 2, 9, 10, 100, -1])
+def test_the_torn_end_of_a_killed_process_is_no_rejected_record(tmp_path: Path, left: int) -> None:
+    """As `kill -9` in the middle of `pwrite` leaves it: so many bytes of the last frame, or all
+    but so many."""
+    journal_of(tmp_path, whole := a_call(), torn := a_call()).close()
+    [path] = segment_paths(tmp_path)
+    size = len(frame(encode(torn)))
+    os.truncate(path, path.stat().st_size - size + left % size)
+    sink = MemorySink()
+    drain = Drain(tmp_path, sink)
+    while drain.step():
+        pass
+    drain.close()
+    assert ({whole.id}, []) == (ids(sink), rejected_lines(tmp_path))
+    assert [] == list(segment_paths(tmp_path))
+
+
+def test_a_torn_frame_in_a_segment_that_another_followed_is_rejected(tmp_path: Path) -> None:
+    journal_of(tmp_path, a_call(), a_call()).close()
+    [path] = segment_paths(tmp_path)
+    os.truncate(path, path.stat().st_size - 1)
+    path.rename(path.with_name(path.name.replace("-000001", "-000000")))
+    journal_of(tmp_path, a_call()).close()
+    drain = Drain(tmp_path, MemorySink())
+    while drain.step():
+        pass
+    drain.close()
+    assert ["damaged in the journal"] == [line["reason"] for line in rejected_lines(tmp_path)]
+
+
+@pytest.mark.parametrize("place", range(0, 12))
+@pytest.mark.parametrize("bit", [0, 7])
+def test_a_damaged_last_frame_is_not_taken_for_a_torn_one(
+    tmp_path: Path, place: int, bit: int
+) -> None:
+    journal_of(tmp_path, a_call(), last := a_call()).close()
+    [path] = segment_paths(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[len(data) - len(frame(encode(last))) + place] ^= 1 << bit
+    path.write_bytes(data)
+    drain = Drain(tmp_path, MemorySink())
+    while drain.step():
+        pass
+    drain.close()
+    assert ["damaged in the journal"] == [line["reason"] for line in rejected_lines(tmp_path)]

@@ -10,6 +10,16 @@ A segment file starts with a header of `HEADER_SIZE` bytes: the magic word, the 
 A frame is two marker bytes, the payload's length and its CRC-32, then the payload. Only one process
 appends to a segment, so a valid frame further on proves that damage before it is no write under
 way.
+
+A process that is killed in the middle of a write leaves a torn frame: the beginning of one, and the
+end of the file. The call had not returned, so nothing is lost. Damage to a whole frame is another:
+
+    in its payload or checksum  the length is right, so the frame does not reach beyond the file
+    in its length               what is there is the whole payload, and matches the checksum
+    in its marker, or zeros     no frame begins with that
+
+Two cases look like a torn frame and are none: damage to both length and checksum of the very last
+frame, and a file that lost its end, which would not be noticed at the end of a frame either.
 """
 
 import struct
@@ -55,10 +65,14 @@ class Drops(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A stretch of a segment: a payload, or damage with None for one; `end` is where it ends."""
+    """A stretch of a segment: a payload, or damage with None for one; `end` is where it ends.
+
+    `torn` marks the beginning of a frame whose end was never written.
+    """
 
     payload: bytes | None
     end: int
+    torn: bool = False
 
 
 def frame(payload: bytes) -> bytes:
@@ -130,8 +144,9 @@ def split(data: bytes, *, final: bool) -> tuple[list[Piece], int]:
             following = _next_frame(data, position + 1)
             if following is None and not final:
                 break
+            torn = following is None and _is_torn(data[position:])
             position = len(data) if following is None else following
-            pieces.append(Piece(None, position))
+            pieces.append(Piece(None, position, torn))
         else:
             position += _frame_head.size + len(payload)
             pieces.append(Piece(payload, position))
@@ -147,6 +162,16 @@ def _payload_at(data: bytes, position: int) -> bytes | None:
         return None
     payload = data[start : start + length]
     return payload if crc32(payload) == checksum else None
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Whether the rest of a segment is the beginning of a frame and not a damaged frame."""
+    if len(rest) < _frame_head.size:
+        return MARKER.startswith(rest[: len(MARKER)])
+    marker, length, checksum = _frame_head.unpack_from(rest)
+    payload = rest[_frame_head.size :]
+    reaches_beyond = len(payload) < length <= MAX_PAYLOAD
+    return marker == MARKER and reaches_beyond and crc32(payload) != checksum
 
 
 def _next_frame(data: bytes, position: int) -> int | None:

@@ -67,7 +67,7 @@ class Drain:
         )
         # Only now: a batch that the store did not take is read again, and so is its damage.
         rejected = [_Rejected(*records[place], reason) for place, reason in refusals]
-        rejected += [damage for read in reads for damage in _damages(read)]
+        rejected += [damage for read in reads for damage in self._damages(read)]
         self._reject(rejected)
         counts = Counter(one.segment.path for one in rejected)
         for read in reads:
@@ -113,6 +113,22 @@ class Drain:
 
     def _is_ours(self, segment: Segment) -> bool:
         return segment.path.name.startswith(self._owned_by)
+
+    def _damages(self, read: _Read) -> Iterator[_Rejected]:
+        """What cannot be read as a record, but for the last write of a process that was killed."""
+        start = 0
+        for piece in read.pieces:
+            if piece.torn and self._is_last(read.segment.path):
+                logs.warn("shipping", "a process was killed while it wrote a record")
+            elif piece.payload is None:
+                raw = read.segment.bytes_of(piece, start)
+                yield _Rejected(read.segment, raw, "damaged in the journal")
+            start = piece.end
+
+    def _is_last(self, path: Path) -> bool:
+        """Whether this is the last segment of its process: no write was torn before it went on."""
+        own = [one for one in segment_paths(self._folder) if _writer(one) == _writer(path)]
+        return path == max(own, default=path)
 
     def _remove_finished(self) -> None:
         done = {
@@ -168,16 +184,6 @@ def _payloads(read: _Read) -> list[bytes]:
     """The records of a read, after their producer and what that could not keep."""
     records = (read.segment.producer, read.segment.new_drops(), *(p.payload for p in read.pieces))
     return [payload for payload in records if payload is not None]
-
-
-def _damages(read: _Read) -> Iterator[_Rejected]:
-    """What cannot be read as a record."""
-    start = 0
-    for piece in read.pieces:
-        if piece.payload is None:
-            raw = read.segment.bytes_of(piece, start)
-            yield _Rejected(read.segment, raw, "damaged in the journal")
-        start = piece.end
 
 
 def _append(path: Path, data: bytes) -> None:
