@@ -82,7 +82,7 @@ class Host:
         for record in records:
             seq = next(numbers)
             record = msgspec.structs.replace(record, producer=WRITER, seq=seq)
-            assert self._writer.append(seq, encode(record))
+            self._writer.append(seq, encode(record))
 
     def reject(self, records: Sequence[Record]) -> None:
         """The same, and a store that refuses them."""

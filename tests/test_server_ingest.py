@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from flowledger.journal.frames import frame
 from flowledger.records import Usage, encode, new_id
 from flowledger.server.encodings import zstd
+from flowledger.store import Refusal
 from flowledger.store.http import CALLS_PATH, FRAMES, HttpSink
 from tests.calls import a_call
 from tests.conftest import postgres_database
@@ -251,6 +252,22 @@ def test_a_shipper_splits_what_is_too_much_for_the_server(server: Server) -> Non
     assert [] == sink.write([PRODUCER, *map(encode, calls)])
     sink.close()
     assert once(len(calls)) == server.stored(calls)
+
+
+@pytest.mark.parametrize("before", [[], [PRODUCER]], ids=["alone", "after its producer"])
+def test_a_record_that_is_too_large_for_the_server_is_refused_and_the_rest_is_stored(
+    server: Server, before: list[bytes]
+) -> None:
+    large, small = a_call(response="x" * (9 * MIB)), a_call()
+    sink = HttpSink(server.url)
+    assert [Refusal(len(before), "too large for the server")] == sink.write(
+        [*before, encode(large)]
+    )
+    assert [Refusal(len(before), "too large for the server")] == sink.write(
+        [*before, encode(large), encode(small)]
+    )
+    sink.close()
+    assert once(1) == server.stored([large, small])
 
 
 def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(

@@ -3,14 +3,23 @@
 import base64
 import json
 import os
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from flowledger import config
 from flowledger.errors import StoreUnavailable
-from flowledger.journal import Segment, Writer, acknowledged_offset, segment_paths
+from flowledger.journal import (
+    Segment,
+    Writer,
+    acknowledged_offset,
+    rejected_records,
+    segment_paths,
+)
+from flowledger.journal.frames import HEADER_SIZE, frame
 from flowledger.records import Call, Producer, encode
 from flowledger.shipping.collector import (
     Collector,
@@ -44,10 +53,12 @@ class Failing(MemorySink):
         return super().write(payloads)
 
 
-def journal_of(folder: Path, *calls: Call, producer_id: str = "p" * 32) -> Writer:
-    writer = Writer(folder, producer_id=producer_id, producer=PRODUCER, max_bytes=1 << 30)
+def journal_of(
+    folder: Path, *calls: Call, producer_id: str = "p" * 32, max_bytes: int = 1 << 30
+) -> Writer:
+    writer = Writer(folder, producer_id=producer_id, producer=PRODUCER, max_bytes=max_bytes)
     for call in calls:
-        assert writer.append(call.seq, encode(call))
+        writer.append(call.seq, encode(call))
     return writer
 
 
@@ -218,3 +229,126 @@ def test_what_tells_of_shipping_is_for_its_owner_alone(home: Path) -> None:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in settings.journal_folder.iterdir()}
     assert {"destination.json": 0o600, "status.json": 0o600} == modes
+
+
+def rejected_lines(folder: Path) -> list[dict[str, str]]:
+    files = sorted((folder / REJECTED).glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def damage(path: Path, call: Call) -> None:
+    """Turn a byte of this call's frame round."""
+    data = bytearray(path.read_bytes())
+    data[data.index(call.id.encode())] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_a_damaged_frame_is_rejected_once_after_the_store_took_the_batch(tmp_path: Path) -> None:
+    calls = [a_call() for _ in range(3)]
+    journal_of(tmp_path, *calls).close()
+    [path] = segment_paths(tmp_path)
+    damage(path, calls[1])
+    drain = Drain(tmp_path, Failing(5))
+    for _ in range(5):
+        with pytest.raises(StoreUnavailable):
+            drain.step()
+        assert [] == rejected_lines(tmp_path)
+    drain.step()
+    drain.close()
+    assert ["damaged in the journal"] == [line["reason"] for line in rejected_lines(tmp_path)]
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """As on a full disk, a write that goes beyond is short, and the next one fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_journal_is_kept_until_what_was_rejected_of_it_is_written_whole(tmp_path: Path) -> None:
+    junk = [bytes(1000), bytes(20_000)]
+    writer = journal_of(tmp_path)
+    writer.append(1, junk[0])
+    writer.close()
+    drain = Drain(tmp_path, MemorySink())
+    drain.step()
+    writer = journal_of(tmp_path, producer_id="q" * 32)
+    writer.append(1, junk[1])
+    writer.close()
+    with files_no_larger_than(8192), pytest.raises(OSError, match="File too large"):
+        drain.step()
+    assert 1 == len(list(segment_paths(tmp_path)))
+    drain.step()
+    drain.close()
+    assert junk == [base64.b64decode(line["record"]) for line in rejected_lines(tmp_path)]
+    assert [] == list(segment_paths(tmp_path))
+
+
+def test_a_segment_of_which_a_record_was_rejected_stays_until_its_process_has_ended(
+    tmp_path: Path,
+) -> None:
+    writer = journal_of(tmp_path, max_bytes=1 << 20)
+    writer.append(1, b"junk")
+    while 1 == len(paths := list(segment_paths(tmp_path))):
+        writer.append(2, encode(a_call()))
+    drain = Drain(tmp_path, MemorySink())
+    while drain.step():
+        pass
+    assert 1 == rejected_records(paths[0])
+    assert HEADER_SIZE == paths[0].stat().st_size
+    assert paths == list(segment_paths(tmp_path))
+    writer.close()
+    drain.step()
+    drain.close()
+    assert [] == list(segment_paths(tmp_path))
+
+
+@pytest.mark.parametrize("left", [1, 2, 9, 10, 100, -1])
+def test_the_torn_end_of_a_killed_process_is_no_rejected_record(tmp_path: Path, left: int) -> None:
+    """As `kill -9` in the middle of `pwrite` leaves it: so many bytes of the last frame, or all
+    but so many."""
+    journal_of(tmp_path, whole := a_call(), torn := a_call()).close()
+    [path] = segment_paths(tmp_path)
+    size = len(frame(encode(torn)))
+    os.truncate(path, path.stat().st_size - size + left % size)
+    sink = MemorySink()
+    drain = Drain(tmp_path, sink)
+    while drain.step():
+        pass
+    drain.close()
+    assert ({whole.id}, []) == (ids(sink), rejected_lines(tmp_path))
+    assert [] == list(segment_paths(tmp_path))
+
+
+def test_a_torn_frame_in_a_segment_that_another_followed_is_rejected(tmp_path: Path) -> None:
+    journal_of(tmp_path, a_call(), a_call()).close()
+    [path] = segment_paths(tmp_path)
+    os.truncate(path, path.stat().st_size - 1)
+    path.rename(path.with_name(path.name.replace("-000001", "-000000")))
+    journal_of(tmp_path, a_call()).close()
+    drain = Drain(tmp_path, MemorySink())
+    while drain.step():
+        pass
+    drain.close()
+    assert ["damaged in the journal"] == [line["reason"] for line in rejected_lines(tmp_path)]
+
+
+@pytest.mark.parametrize("place", range(0, 12))
+@pytest.mark.parametrize("bit", [0, 7])
+def test_a_damaged_last_frame_is_not_taken_for_a_torn_one(
+    tmp_path: Path, place: int, bit: int
+) -> None:
+    journal_of(tmp_path, a_call(), last := a_call()).close()
+    [path] = segment_paths(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[len(data) - len(frame(encode(last))) + place] ^= 1 << bit
+    path.write_bytes(data)
+    drain = Drain(tmp_path, MemorySink())
+    while drain.step():
+        pass
+    drain.close()
+    assert ["damaged in the journal"] == [line["reason"] for line in rejected_lines(tmp_path)]

@@ -175,6 +175,39 @@ def test_one_poison_record_is_refused_alone(database_uri: str) -> None:
     assert len(rows_of(database_uri, "SELECT id FROM llm_calls")) == 5
 
 
+REFUSE = {
+    "sqlite": "CREATE TRIGGER refuse BEFORE INSERT ON llm_calls WHEN NEW.operation = 'poison'"
+    " BEGIN SELECT RAISE(ABORT, 'a foreign key'); END",
+    "postgresql": 'ALTER TABLE llm_calls ADD CONSTRAINT "a foreign key"'
+    " CHECK (operation <> 'poison')",
+}
+
+
+def test_a_record_whose_refusal_speaks_of_a_foreign_key_is_refused_alone(
+    database_uri: str,
+) -> None:
+    sink = open_bulk_sink(database_uri)
+    change(database_uri, REFUSE[database_uri.partition(":")[0]])
+    refused = sink.write([PRODUCER, encode(a_call(operation="poison")), encode(good := a_call())])
+    sink.close()
+    assert [1] == [refusal.place for refusal in refused]
+    assert [{"id": good.id}] == rows_of(database_uri, "SELECT id FROM llm_calls")
+
+
+def test_a_call_of_an_experiment_that_was_deleted_meanwhile_is_stored_at_the_next_delivery(
+    postgres_uri: str,
+) -> None:
+    sink = open_bulk_sink(postgres_uri)
+    poison = a_call(experiment="gone", seq=2**64 - 1)
+    assert [1] == [one.place for one in sink.write([PRODUCER, encode(poison)])]
+    change(postgres_uri, "DELETE FROM experiments WHERE name = 'gone'")
+    batch = [PRODUCER, encode(a_call(experiment="gone"))]
+    with pytest.raises(StoreUnavailable):
+        sink.write(batch)
+    assert [] == sink.write(batch)
+    sink.close()
+
+
 def test_a_database_that_refuses_everything_is_an_outage_and_not_a_heap_of_bad_records(
     database_uri: str,
 ) -> None:

@@ -310,6 +310,7 @@ class _Process:
         self._lock = threading.RLock()
         self._making = False
         self._made = False
+        self.failed = False
         self.recorder: Recorder | None = None
         self.writer: Writer | None = None
         self.shipper: Shipper | None = None
@@ -334,9 +335,11 @@ class _Process:
             if settings.enabled:
                 self._start(settings)
         except ConfigError as exc:
+            self.failed = True
             logs.warn("config", "calls are not recorded: %s", exc)
         except Exception as exc:  # noqa: BLE001 - no fault of ours may reach the application
             reraise_asynchronous(exc)
+            self.failed = True
             logs.warn("config", "calls are not recorded: %s: %s", type(exc).__name__, exc)
 
     def _start(self, settings: Settings) -> None:
@@ -445,9 +448,13 @@ def flush(timeout: float = 10.0) -> bool:
         timeout: longest to wait, in seconds.
 
     Returns:
-        Whether the store has them all; True when there were none.
+        Whether every record since the last flush is stored; True when there were none. False when
+        the time is up, when a record had no room in the journal or was refused by the store, and
+        when recording could not start. `flowledger doctor` says why.
     """
-    return _process.shipper is None or _process.shipper.flush(timeout)
+    if _process.shipper is None:
+        return not _process.failed
+    return _process.shipper.flush(timeout)
 
 
 def _after_fork() -> None:

@@ -1,5 +1,6 @@
 """What `flowledger doctor` finds out: facts first, then what needs doing about them."""
 
+import fcntl
 import importlib.metadata
 import importlib.util
 import os
@@ -15,7 +16,8 @@ from flowledger import config
 from flowledger.cli.store_check import StoreState, look_at_store
 from flowledger.cli.text import size
 from flowledger.config import Settings
-from flowledger.errors import ConfigError
+from flowledger.errors import ConfigError, JournalError
+from flowledger.journal import check_flock
 from flowledger.shipping.waiting import JournalState, look_at_journals
 
 __all__ = ["Problem", "Report", "Setting", "examine", "waiting"]
@@ -156,7 +158,11 @@ def _home_problems(settings: Settings) -> Iterator[Problem]:
     folder = Path(settings.home)
     there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        tempfile.TemporaryFile(dir=there).close()
+        with tempfile.NamedTemporaryFile(dir=there) as probe:
+            fcntl.flock(probe, fcntl.LOCK_EX)
+            check_flock(Path(probe.name))
+    except JournalError as exc:
+        yield Problem(what=f"calls are not kept: {exc}", do="do what it says, and start again")
     except OSError as exc:
         yield Problem(
             what=f"journals cannot be written in {folder}: {exc.strerror or exc}",

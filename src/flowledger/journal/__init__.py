@@ -1,7 +1,14 @@
 """The journal: an append-only file per process that keeps a call once it returned."""
 
 from flowledger.journal.frames import MAX_PAYLOAD, Piece
-from flowledger.journal.reader import Batch, Segment, acknowledged_offset, segment_paths
+from flowledger.journal.locks import check_flock
+from flowledger.journal.reader import (
+    Batch,
+    Segment,
+    acknowledged_offset,
+    rejected_records,
+    segment_paths,
+)
 from flowledger.journal.writer import Writer, folder_bytes
 
 __all__ = [
@@ -11,6 +18,8 @@ __all__ = [
     "Segment",
     "Writer",
     "acknowledged_offset",
+    "check_flock",
     "folder_bytes",
+    "rejected_records",
     "segment_paths",
 ]

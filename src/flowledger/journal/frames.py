@@ -4,11 +4,22 @@ A segment file starts with a header of `HEADER_SIZE` bytes: the magic word, the 
 `Producer` that writes it, and two slots that are written in place:
 
     drops         how many records the writer could not keep, and between which numbers
-    acknowledged  up to which offset the store has everything
+    acknowledged  up to which offset the store has everything, but for how many records that it
+                  refused or that were damaged
 
 A frame is two marker bytes, the payload's length and its CRC-32, then the payload. Only one process
 appends to a segment, so a valid frame further on proves that damage before it is no write under
 way.
+
+A process that is killed in the middle of a write leaves a torn frame: the beginning of one, and the
+end of the file. The call had not returned, so nothing is lost. Damage to a whole frame is another:
+
+    in its payload or checksum  the length is right, so the frame does not reach beyond the file
+    in its length               what is there is the whole payload, and matches the checksum
+    in its marker, or zeros     no frame begins with that
+
+Two cases look like a torn frame and are none: damage to both length and checksum of the very last
+frame, and a file that lost its end, which would not be noticed at the end of a frame either.
 """
 
 import struct
@@ -27,6 +38,7 @@ __all__ = [
     "read_acknowledged",
     "read_drops",
     "read_producer",
+    "read_rejected",
     "split",
 ]
 
@@ -40,7 +52,7 @@ ACKNOWLEDGED_OFFSET = 960
 
 _frame_head = struct.Struct("<2sII")
 _drops = struct.Struct("<QQQ")
-_offset = struct.Struct("<Q")
+_acknowledged = struct.Struct("<QQ")
 _checksum = struct.Struct("<I")
 
 
@@ -53,10 +65,14 @@ class Drops(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A stretch of a segment: a payload, or damage with None for one; `end` is where it ends."""
+    """A stretch of a segment: a payload, or damage with None for one; `end` is where it ends.
+
+    `torn` marks the beginning of a frame whose end was never written.
+    """
 
     payload: bytes | None
     end: int
+    torn: bool = False
 
 
 def frame(payload: bytes) -> bytes:
@@ -77,9 +93,14 @@ def drops_slot(drops: Drops) -> tuple[bytes, int]:
     return _with_checksum(_drops.pack(*drops)), DROPS_OFFSET
 
 
-def acknowledged_slot(offset: int) -> tuple[bytes, int]:
-    """The bytes that say how far the store has everything, and their offset in the segment."""
-    return _with_checksum(_offset.pack(offset)), ACKNOWLEDGED_OFFSET
+def acknowledged_slot(offset: int, rejected: int = 0) -> tuple[bytes, int]:
+    """The bytes that say how far the store has everything, and their offset in the segment.
+
+    Args:
+        offset: the end of the last frame that was delivered.
+        rejected: how many records of the segment were refused or damaged so far.
+    """
+    return _with_checksum(_acknowledged.pack(offset, rejected)), ACKNOWLEDGED_OFFSET
 
 
 def read_producer(head: bytes) -> bytes | None:
@@ -98,8 +119,14 @@ def read_drops(head: bytes) -> Drops:
 
 def read_acknowledged(head: bytes) -> int:
     """The offset up to which the store has everything; a damaged slot starts over."""
-    body = _checked(head, ACKNOWLEDGED_OFFSET, _offset.size)
-    return int(_offset.unpack(body)[0]) if body else HEADER_SIZE
+    body = _checked(head, ACKNOWLEDGED_OFFSET, _acknowledged.size)
+    return int(_acknowledged.unpack(body)[0]) if body else HEADER_SIZE
+
+
+def read_rejected(head: bytes) -> int:
+    """How many records of the segment were refused or damaged; 0 where the slot is damaged."""
+    body = _checked(head, ACKNOWLEDGED_OFFSET, _acknowledged.size)
+    return int(_acknowledged.unpack(body)[1]) if body else 0
 
 
 def split(data: bytes, *, final: bool) -> tuple[list[Piece], int]:
@@ -117,8 +144,9 @@ def split(data: bytes, *, final: bool) -> tuple[list[Piece], int]:
             following = _next_frame(data, position + 1)
             if following is None and not final:
                 break
+            torn = following is None and _is_torn(data[position:])
             position = len(data) if following is None else following
-            pieces.append(Piece(None, position))
+            pieces.append(Piece(None, position, torn))
         else:
             position += _frame_head.size + len(payload)
             pieces.append(Piece(payload, position))
@@ -134,6 +162,16 @@ def _payload_at(data: bytes, position: int) -> bytes | None:
         return None
     payload = data[start : start + length]
     return payload if crc32(payload) == checksum else None
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Whether the rest of a segment is the beginning of a frame and not a damaged frame."""
+    if len(rest) < _frame_head.size:
+        return MARKER.startswith(rest[: len(MARKER)])
+    marker, length, checksum = _frame_head.unpack_from(rest)
+    payload = rest[_frame_head.size :]
+    reaches_beyond = len(payload) < length <= MAX_PAYLOAD
+    return marker == MARKER and reaches_beyond and crc32(payload) != checksum
 
 
 def _next_frame(data: bytes, position: int) -> int | None:

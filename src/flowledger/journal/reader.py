@@ -12,10 +12,11 @@ from weakref import WeakSet
 from flowledger.errors import RecordError
 from flowledger.journal import frames
 from flowledger.journal.frames import HEADER_SIZE, Drops, Piece
+from flowledger.journal.locks import check_flock
 from flowledger.journal.writer import SUFFIX
 from flowledger.records import Gap, Gone, decode, encode, new_id
 
-__all__ = ["Batch", "Segment", "acknowledged_offset", "segment_paths"]
+__all__ = ["Batch", "Segment", "acknowledged_offset", "rejected_records", "segment_paths"]
 
 CHUNK_BYTES = 4 << 20
 
@@ -41,6 +42,7 @@ class Segment:
         head = os.pread(self._fd, HEADER_SIZE, 0)
         self.producer = frames.read_producer(head)
         self.acknowledged = max(HEADER_SIZE, frames.read_acknowledged(head))
+        self.rejected = frames.read_rejected(head)
         self._locked = False
         self._telling_drops = 0
         self._told_drops = 0
@@ -56,13 +58,18 @@ class Segment:
         return max(0, os.fstat(self._fd).st_size - self.acknowledged)
 
     def finished(self) -> bool:
-        """Whether the writer released the segment or died; from then on it belongs to us."""
+        """Whether the writer released the segment or died; from then on it belongs to us.
+
+        Raises:
+            JournalError: `flock` does not work here, so nobody can know.
+        """
         if not self._locked:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._locked = True
             except BlockingIOError:
                 return False
+            check_flock(self.path)
+            self._locked = True
         return True
 
     def read(self, max_bytes: int = CHUNK_BYTES) -> Batch:
@@ -112,11 +119,22 @@ class Segment:
         written_ns = os.fstat(self._fd).st_mtime_ns
         return encode(Gone(id=producer, producer=producer, start_ns=written_ns))
 
-    def acknowledge(self, offset: int) -> None:
-        """The store has everything up to this offset, whatever happens to us next."""
-        os.pwrite(self._fd, *frames.acknowledged_slot(offset))
+    def acknowledge(self, offset: int, rejected: int = 0) -> None:
+        """The store has everything up to this offset, whatever happens to us next.
+
+        Args:
+            offset: the end of what was read.
+            rejected: how many of the records read were set aside instead.
+        """
+        self.rejected += rejected
+        os.pwrite(self._fd, *frames.acknowledged_slot(offset, self.rejected))
         self.acknowledged = offset
         self._told_drops = self._telling_drops
+
+    def empty(self) -> None:
+        """Leave only the header of a finished segment, from which its writer learns of losses."""
+        if os.fstat(self._fd).st_size > HEADER_SIZE:
+            os.ftruncate(self._fd, HEADER_SIZE)
 
     def remove(self) -> None:
         """Delete a finished segment."""
@@ -162,9 +180,22 @@ os.register_at_fork(
 
 def acknowledged_offset(path: Path) -> int | None:
     """How far the store has a segment, or None when it is done with and deleted."""
+    head = _header_of(path)
+    return None if head is None else frames.read_acknowledged(head)
+
+
+def rejected_records(path: Path) -> int:
+    """How many records of a segment were refused or damaged; 0 when it is deleted.
+
+    A segment of which some were rejected is deleted only after its process has ended.
+    """
+    return frames.read_rejected(_header_of(path) or b"")
+
+
+def _header_of(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
-            return frames.read_acknowledged(file.read(HEADER_SIZE))
+            return file.read(HEADER_SIZE)
     except FileNotFoundError:
         return None
 

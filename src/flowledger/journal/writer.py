@@ -14,6 +14,7 @@ from flowledger.asynchronous import reraise_asynchronous
 from flowledger.errors import JournalError
 from flowledger.journal import frames
 from flowledger.journal.frames import HEADER_SIZE, Drops
+from flowledger.journal.locks import check_flock
 
 __all__ = ["SUFFIX", "Writer", "folder_bytes"]
 
@@ -208,6 +209,7 @@ class Writer:
             if os.pwrite(fd, self._header, 0) != HEADER_SIZE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            check_flock(unnamed)
             unnamed.rename(path)
             if self._fsync:
                 os.fdatasync(fd)

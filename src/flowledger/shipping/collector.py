@@ -10,14 +10,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import msgspec
 
 from flowledger.config import Destination, Settings
-from flowledger.journal import segment_paths
+from flowledger.journal import check_flock, segment_paths
 from flowledger.shipping.loop import Loop
 from flowledger.shipping.private import write_private
 from flowledger.store import open_sink
@@ -53,6 +54,8 @@ class Collector:
         self._folder = folder
         self._loop = Loop(folder, lambda: open_sink(destination, token))
         self._stopped = False
+        # Not an Event: its lock deadlocks when a signal handler sets it in the middle of a wait.
+        self._stops: SimpleQueue[None] = SimpleQueue()
 
     def run(self, still_ours: Callable[[], bool], *, idle_seconds: float | None = None) -> None:
         """Ship until told to stop, or until nobody has written for so long.
@@ -71,7 +74,7 @@ class Collector:
                 break
             if idle_seconds is not None and self._loop.outdated and wait > OUTDATED_SECONDS:
                 break  # whoever is started next is of the flowledger that is installed then
-            time.sleep(wait)
+            self._wait(wait)
         self._loop.close()
 
     def run_once(self, *, timeout: float) -> str | None:
@@ -83,13 +86,19 @@ class Collector:
                 break
             if time.monotonic() + wait > deadline:
                 return self._loop.error or "there was more than could be shipped in time"
-            time.sleep(wait)
+            self._wait(wait)
         self._loop.close()
         return None
 
     def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
         """Finish the batch under way and leave; also a signal handler."""
         self._stopped = True
+        self._stops.put(None)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for so long, or until told to stop."""
+        with suppress(Empty):
+            self._stops.get(timeout=seconds)
 
 
 @contextmanager
@@ -98,24 +107,34 @@ def collector_lock(folder: Path) -> Iterator[Callable[[], bool]]:
 
     Not when another collector has it, and no more when the folder was deleted: who makes it again
     starts another collector there.
+
+    Raises:
+        JournalError: `flock` does not work in the folder.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         locked = _locked_within(fd, LOCK_SECONDS)
+        if locked:
+            check_flock(folder / LOCK_FILE)
         yield lambda: locked and _is_same_file(fd, folder / LOCK_FILE)
     finally:
         os.close(fd)
 
 
 def collector_runs(folder: Path) -> bool:
-    """Whether a collector holds the folder's lock."""
+    """Whether a collector holds the folder's lock.
+
+    Raises:
+        JournalError: `flock` does not work in the folder.
+    """
     try:
         fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        check_flock(folder / LOCK_FILE)
     except BlockingIOError:
         return True
     finally:

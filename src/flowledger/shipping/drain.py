@@ -1,8 +1,10 @@
 """Emptying a journal folder into a sink, one batch at a time."""
 
 import base64
+import fcntl
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +27,14 @@ class _Read(NamedTuple):
     segment: Segment
     pieces: list[Piece]
     end: int
+
+
+class _Rejected(NamedTuple):
+    """Bytes of a segment that the store will not have, and why."""
+
+    segment: Segment
+    raw: bytes
+    reason: str
 
 
 class Drain:
@@ -51,16 +61,17 @@ class Drain:
             StoreUnavailable, StoreMisconfigured: the batch stays in the journal.
         """
         reads = self._gather()
-        payloads: list[bytes] = []
+        records = [(read.segment, payload) for read in reads for payload in _payloads(read)]
+        refusals = self._sink.write(
+            [payload for _, payload in records], redelivered=self._redelivered
+        )
+        # Only now: a batch that the store did not take is read again, and so is its damage.
+        rejected = [_Rejected(*records[place], reason) for place, reason in refusals]
+        rejected += [damage for read in reads for damage in self._damages(read)]
+        self._reject(rejected)
+        counts = Counter(one.segment.path for one in rejected)
         for read in reads:
-            payloads += self._payloads(read)
-        if payloads:
-            refusals = self._sink.write(payloads, redelivered=self._redelivered)
-            self._reject([(payloads[r.place], r.reason) for r in refusals])
-        else:
-            self._sink.write([])
-        for read in reads:
-            read.segment.acknowledge(read.end)
+            read.segment.acknowledge(read.end, counts[read.segment.path])
         self._redelivered = False
         self._remove_finished()
         return sum(len(read.pieces) for read in reads)
@@ -103,17 +114,21 @@ class Drain:
     def _is_ours(self, segment: Segment) -> bool:
         return segment.path.name.startswith(self._owned_by)
 
-    def _payloads(self, read: _Read) -> list[bytes]:
-        """The records of a read, after their producer and what that could not keep."""
-        before = [read.segment.producer, read.segment.new_drops()]
-        kept = [piece.payload for piece in read.pieces]
-        damaged = [
-            (read.segment.bytes_of(piece, start), "damaged in the journal")
-            for start, piece in zip(_starts(read.pieces), read.pieces, strict=True)
-            if piece.payload is None
-        ]
-        self._reject(damaged)
-        return [payload for payload in (*before, *kept) if payload is not None]
+    def _damages(self, read: _Read) -> Iterator[_Rejected]:
+        """What cannot be read as a record, but for the last write of a process that was killed."""
+        start = 0
+        for piece in read.pieces:
+            if piece.torn and self._is_last(read.segment.path):
+                logs.warn("shipping", "a process was killed while it wrote a record")
+            elif piece.payload is None:
+                raw = read.segment.bytes_of(piece, start)
+                yield _Rejected(read.segment, raw, "damaged in the journal")
+            start = piece.end
+
+    def _is_last(self, path: Path) -> bool:
+        """Whether this is the last segment of its process: no write was torn before it went on."""
+        own = [one for one in segment_paths(self._folder) if _writer(one) == _writer(path)]
+        return path == max(own, default=path)
 
     def _remove_finished(self) -> None:
         done = {
@@ -121,22 +136,27 @@ class Drain:
             for path, segment in self._open.items()
             if segment.finished() and not segment.waiting() and not segment.has_new_drops()
         }
-        if words := self._last_words(done):
-            self._sink.write(words)
-        for path, segment in done.items():
-            segment.remove()
-            del self._open[path]
-
-    def _last_words(self, done: dict[Path, Segment]) -> list[bytes]:
-        """Of each process whose last segments these are; its next is there before one is let go."""
         if not done:
-            return []
+            return
+        # The next segment of a process is there before it lets go of one.
         going_on = {_writer(path) for path in segment_paths(self._folder) if path not in done}
-        gone = {_writer(path): segment for path, segment in done.items()}
-        words = [gone[writer].last_words() for writer in gone.keys() - going_on]
-        return [record for record in words if record is not None]
+        self._tell_last_words({_writer(path): one for path, one in done.items()}, going_on)
+        for path, segment in done.items():
+            if segment.rejected and _writer(path) in going_on:
+                segment.empty()
+            else:
+                segment.remove()
+                del self._open[path]
 
-    def _reject(self, rejected: Sequence[tuple[bytes, str]]) -> None:
+    def _tell_last_words(self, done: Mapping[str, Segment], going_on: Set[str]) -> None:
+        """Of each process whose last segments these are."""
+        gone = [done[writer] for writer in done.keys() - going_on]
+        words = [(one, record) for one in gone if (record := one.last_words()) is not None]
+        if words:
+            refusals = self._sink.write([record for _, record in words])
+            self._reject([_Rejected(*words[place], reason) for place, reason in refusals])
+
+    def _reject(self, rejected: Sequence[_Rejected]) -> None:
         """Move records to `rejected/`, one line of JSON each, so that the rest go on."""
         if not rejected:
             return
@@ -151,7 +171,7 @@ class Drain:
             msgspec.json.encode(
                 {"at": now, "reason": why, "record": base64.b64encode(raw).decode()}
             )
-            for raw, why in rejected
+            for _, raw, why in rejected
         ]
         _append(folder / f"{now.date().isoformat()}.jsonl", b"\n".join(lines) + b"\n")
 
@@ -160,13 +180,34 @@ def _writer(path: Path) -> str:
     return path.name.partition("-")[0]
 
 
-def _starts(pieces: list[Piece]) -> list[int]:
-    return [0, *(piece.end for piece in pieces)][: len(pieces)]
+def _payloads(read: _Read) -> list[bytes]:
+    """The records of a read, after their producer and what that could not keep."""
+    records = (read.segment.producer, read.segment.new_drops(), *(p.payload for p in read.pieces))
+    return [payload for payload in records if payload is not None]
 
 
 def _append(path: Path, data: bytes) -> None:
+    """Append all of it or nothing: the journal, its only other copy, is deleted afterwards.
+
+    Raises:
+        OSError: no room, or another shipper is appending; the batch is delivered again.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        # To cut off a part of our lines must not cut off another's behind them.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        end = os.fstat(fd).st_size
+        try:
+            _write_all(fd, data)
+        except OSError:
+            os.ftruncate(fd, end)
+            raise
     finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has the file open, too
         os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

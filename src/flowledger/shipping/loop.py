@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from flowledger import logs
-from flowledger.errors import StoreError, StoreOutdated
+from flowledger.errors import JournalError, StoreError, StoreOutdated
 from flowledger.shipping.drain import Drain
 from flowledger.shipping.private import write_private
 from flowledger.store import Sink
@@ -69,7 +69,7 @@ class Loop:
         self.outdated = False
         try:
             delivered = self._step()
-        except (StoreError, OSError) as exc:
+        except (StoreError, JournalError, OSError) as exc:
             self.outdated = isinstance(exc, StoreOutdated)
             return self._failed(str(exc))
         except Exception as exc:  # noqa: BLE001 - whatever a driver raises, the journal stays

@@ -8,11 +8,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from flowledger import logs
 from flowledger.config import Settings
-from flowledger.errors import StoreError
-from flowledger.journal import Writer, acknowledged_offset
+from flowledger.errors import JournalError, StoreError
+from flowledger.journal import Writer, acknowledged_offset, rejected_records
 from flowledger.shipping.collector import collector_runs, note_destination, start_collector
 from flowledger.shipping.loop import Loop
 from flowledger.store import open_sink
@@ -55,6 +56,8 @@ class Shipper:
         self._chosen = threading.Event()
         self._stop = threading.Event()
         self._start_again_at = 0.0
+        self._rejected: dict[Path, int] = {}
+        self._lost = 0
         self._thread = threading.Thread(target=self._run, name="flowledger-shipping", daemon=True)
 
     def start(self) -> None:
@@ -62,7 +65,13 @@ class Shipper:
         self._thread.start()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until the store has everything written so far; whether it has."""
+        """Wait until the store has everything written so far.
+
+        Returns:
+            Whether every record since the last flush is stored: False when the time is up, and
+            when one had no room in the journal, was damaged there, or was refused by the store.
+        """
+        lost_before = self._lost
         waiting = self._writer.written()
         deadline = time.monotonic() + timeout
         while waiting:
@@ -71,10 +80,13 @@ class Shipper:
                 if offset is None or offset >= end:
                     del waiting[path]
                     self._writer.delivered(path)
+                    if rejected := rejected_records(path):
+                        self._rejected[path] = rejected
             if time.monotonic() > deadline:
                 break
             time.sleep(FLUSH_POLL_SECONDS if waiting else 0)
-        return not waiting
+        self._lost = self._writer.dropped + sum(self._rejected.values())
+        return not waiting and self._lost == lost_before
 
     def close(self) -> None:
         """See to it that somebody ships what is left; waits `exit_timeout` seconds at most."""
@@ -130,7 +142,7 @@ class Shipper:
             if time.monotonic() > self._start_again_at and not collector_runs(self._folder):
                 self._start_again_at = time.monotonic() + RESTART_SECONDS
                 start_collector(self._settings)
-        except OSError as exc:
+        except (OSError, JournalError) as exc:
             logs.warn("shipping", "calls wait in the journal, no collector can start: %s", exc)
         return LOOK_SECONDS
 

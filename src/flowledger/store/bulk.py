@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,7 @@ __all__ = ["BulkSink", "open_bulk"]
 # MLflow's own connections go through the same PgBouncer as ours.
 sa.event.listen(sa.Engine, "do_connect", without_prepared_statements)
 
+FOREIGN_KEY_VIOLATION = "23503"  # PostgreSQL's appendix A, in every language of its messages
 FIRST_ANALYZE = 2_000
 LONGEST_REASON = 200  # what a database says of a record may quote it
 REPAIR_SECONDS = 60.0
@@ -463,7 +465,10 @@ def _spare_the_garbage_collector() -> None:
 
 def _is_about_experiments(exc: Exception) -> bool:
     """A foreign key that fails is an experiment that is gone, not a bad record."""
-    return "foreign key" in str(exc).lower()
+    return (
+        getattr(exc, "sqlstate", None) == FOREIGN_KEY_VIOLATION
+        or getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
+    )
 
 
 def _reason(exc: Exception) -> str:

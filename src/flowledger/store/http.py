@@ -19,7 +19,6 @@ CALLS_PATH = "/api/flowledger/v1/calls"
 HEALTH_PATH = "/api/flowledger/v1/health"
 FRAMES = "application/vnd.flowledger.frames"
 TIMEOUT = urllib3.Timeout(connect=5, read=60)
-SMALLEST_SPLIT = 2
 
 
 class _Refused(msgspec.Struct):
@@ -65,13 +64,13 @@ class HttpSink:
         self._pool.clear()
 
     def _in_halves(self, payloads: Sequence[bytes]) -> list[Refusal]:
-        """The producer stands first in a batch and must stand first in both halves."""
-        if len(payloads) <= SMALLEST_SPLIT:
-            return [Refusal(i, "too large for the server") for i in range(1, len(payloads))]
+        """The first half is stored before the second is sent: producers stay ahead of records."""
+        if len(payloads) == 1:
+            return [Refusal(0, "too large for the server")]
         middle = len(payloads) // 2
         first = self.write(payloads[:middle])
-        second = self.write([payloads[0], *payloads[middle:]])
-        return [*first, *(Refusal(r.place + middle - 1, r.reason) for r in second if r.place)]
+        second = self.write(payloads[middle:])
+        return [*first, *(Refusal(middle + place, reason) for place, reason in second)]
 
 
 def is_flowledger(url: str) -> bool:
