@@ -19,6 +19,7 @@ import time
 from types import FrameType
 
 import flowledger
+from flowledger.capture.context import current
 
 OTHERS = 2
 
@@ -77,20 +78,27 @@ class Distant:
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
 
 
+@flowledger.track(feature="faults")
+def work(number: int) -> int:
+    return number + 1
+
+
 def say(call_id: str) -> None:
     os.write(1, f"{call_id}\n".encode())
 
 
 def record_under(source: Nagging | Distant, until: float, reached: list[int]) -> None:
-    """Record calls; whatever this source raises must arrive here."""
+    """Record calls; whatever this source raises must arrive here, outside of every call."""
     while time.monotonic() < until:
         try:
             source.begin()
             for _ in range(5):
                 say(flowledger.record(model="m", prompt={"question": "?" * 500}, user_id="ana"))
+                work(reached[0])
             source.end()
         except TimeLimit:
             reached[0] += 1
+        assert current().parent is None, "a call that ended is still the parent of others"
 
 
 def record_plainly(until: float) -> None:

@@ -279,10 +279,12 @@ def _plain(function: Callable[..., Any], tracked: _Tracked) -> Callable[..., Any
             return function(*args, **kwargs)
         asked = tracked.read_arguments(args, kwargs)
         pending = recorder.begin()
+        outer = carried.get()
         try:
             with tracked.under(pending):
                 answer = function(*args, **kwargs)
         except BaseException as exc:
+            carried.set(outer)  # a signal handler may raise before the block above is left
             tracked.failed(pending, exc, asked)
             raise
         tracked.answered(pending, answer, asked)
@@ -297,10 +299,12 @@ def _coroutine(function: Callable[..., Any], tracked: _Tracked) -> Callable[...,
             return await function(*args, **kwargs)
         asked = tracked.read_arguments(args, kwargs)
         pending = recorder.begin()
+        outer = carried.get()
         try:
             with tracked.under(pending):
                 answer = await function(*args, **kwargs)
         except BaseException as exc:
+            carried.set(outer)  # a signal handler may raise before the block above is left
             tracked.failed(pending, exc, asked)
             raise
         tracked.answered(pending, answer, asked)
