@@ -12,7 +12,7 @@ from flowledger.server.crew import Crew
 from flowledger.server.observed import ObservedWriter, Observer
 from flowledger.server.problems import first_line, unavailable
 from flowledger.server.settings import ServerSettings
-from flowledger.store import Refusal, Sink, open_sink
+from flowledger.store import Refusal, Sink, freeze_loaded_objects, open_sink
 from flowledger.store.bulk import BulkSink, open_bulk
 
 __all__ = ["Sinks"]
@@ -92,5 +92,6 @@ class Sinks:
 
     def _open(self) -> Sink:
         sink = open_bulk(self._destination, lambda writer: ObservedWriter(writer, self._observers))
+        freeze_loaded_objects()
         # None: a revision of MLflow's that was never tested.
         return open_sink(self._destination) if sink is None else sink

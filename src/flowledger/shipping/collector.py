@@ -19,7 +19,7 @@ import msgspec
 from flowledger.config import Destination, Settings
 from flowledger.journal import segment_paths
 from flowledger.shipping.loop import Loop
-from flowledger.store import open_sink
+from flowledger.store import Sink, freeze_loaded_objects, open_sink
 
 __all__ = [
     "Collector",
@@ -50,7 +50,7 @@ class Collector:
 
     def __init__(self, folder: Path, destination: Destination, token: str = "") -> None:
         self._folder = folder
-        self._loop = Loop(folder, lambda: open_sink(destination, token))
+        self._loop = Loop(folder, lambda: _open_for_good(destination, token))
         self._stopped = False
 
     def run(self, still_ours: Callable[[], bool], *, idle_seconds: float | None = None) -> None:
@@ -89,6 +89,12 @@ class Collector:
     def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
         """Finish the batch under way and leave; also a signal handler."""
         self._stopped = True
+
+
+def _open_for_good(destination: Destination, token: str) -> Sink:
+    sink = open_sink(destination, token)
+    freeze_loaded_objects()
+    return sink
 
 
 @contextmanager
