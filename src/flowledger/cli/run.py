@@ -21,8 +21,8 @@ def command(program: tuple[str, ...]) -> None:
 
     Clients of openai and anthropic are recorded as if each had been given to flowledger.wrap, in
     the program and in every Python process that it starts. Its threads start with the context of
-    who started them, unless FLOWLEDGER_CARRY_THREADS says otherwise. The program takes the place of this
-    one: its exit code, its signals, its input and its output are its own. Without a program,
+    who started them, unless FLOWLEDGER_CARRY_THREADS says otherwise. The program takes the place of
+    this one: its exit code, its signals, its input and its output are its own. Without a program,
     `-m MODULE` runs a module with this Python.
 
     \b
