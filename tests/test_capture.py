@@ -238,6 +238,17 @@ def test_a_context_says_who_asks_and_why(calls: list[Call]) -> None:
     assert [{"a": 1, "b": 2}, {"a": 1}, {}] == [call.tags for call in calls]
 
 
+def test_the_contexts_environment_wins_over_the_settings(home: Path) -> None:
+    with capture_calls(environment="production") as calls:
+        answer("one")
+        with flowledger.context(environment="canary"):
+            answer("two")
+    with capture_calls() as plain, flowledger.context(environment="canary"):
+        answer("three")
+    environments = [call.actor.environment for call in [*calls, *plain]]
+    assert ["production", "canary", "canary"] == environments
+
+
 def test_a_context_decorates_a_function(calls: list[Call]) -> None:
     @flowledger.context(user_id="ana")
     def run() -> None:
