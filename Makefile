@@ -10,9 +10,9 @@ export UV_SYSTEM_CERTS := true
 
 .PHONY: install demo example test documents check deploy-check stress bench browser screenshots lock clean
 
-OPENAIS := openai2 openai3
+SDKS := openai2 openai3 anthropic0 anthropic2
 
-install: .venv/.installed $(OPENAIS:%=.venv-%/.installed)
+install: .venv/.installed $(SDKS:%=.venv-%/.installed)
 
 .venv/.uv: requirements/uv.txt
 	@test -n "$(PYTHON)" || { echo "flowledger needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python3.11"; exit 1; }
@@ -26,8 +26,8 @@ install: .venv/.installed $(OPENAIS:%=.venv-%/.installed)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The oldest and the newest openai we promise to work with, beside the one in .venv, which is the
-# newest that dspy takes.
+# The oldest and the newest openai and anthropic that we promise to work with. The ones in .venv are
+# the newest that fit together there.
 .venv-%/.installed: requirements/%.txt .venv/.uv pyproject.toml
 	$(UV) venv --quiet --clear --python $(BIN)/python .venv-$*
 	$(UV) pip sync --quiet --python .venv-$*/bin/python --require-hashes $<
@@ -92,7 +92,7 @@ lock: .venv/.uv
 	$(LOCK) --extra dev pyproject.toml --output-file requirements/dev.txt
 	$(LOCK) $(IMAGE) --extra server --extra postgres --extra s3 pyproject.toml --output-file requirements/server.txt
 	$(LOCK) $(IMAGE) --extra all pyproject.toml requirements/examples.in --output-file requirements/examples.txt
-	for name in $(OPENAIS); do $(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
+	for name in $(SDKS); do $(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
 
 clean:
-	rm -rf .venv $(OPENAIS:%=.venv-%) .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv $(SDKS:%=.venv-%) .mypy_cache .ruff_cache .pytest_cache build dist

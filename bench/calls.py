@@ -58,9 +58,10 @@ def write_journals(folder: Path, calls: Iterator[Call]) -> None:
     writer = Writer(
         folder, producer_id=producer.id, producer=encode(producer), max_bytes=MOST_BYTES
     )
-    kept = [writer.append(call.seq, encode(call)) for call in calls]
+    for call in calls:
+        writer.append(call.seq, encode(call))
     writer.close()
-    if not all(kept):
+    if writer.dropped:
         raise OSError(f"the journal in {folder} does not take calls")
 
 

@@ -1,11 +1,11 @@
 """Real `anthropic` clients, and what a caller sees of them."""
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any
 
 import anthropic
-import httpx
 from anthropic import Anthropic, AsyncAnthropic
 from pydantic import BaseModel
 
@@ -17,6 +17,7 @@ __all__ = [
     "TOOL",
     "Weather",
     "canned",
+    "http",
     "make",
     "seen",
     "seen_async",
@@ -25,6 +26,8 @@ __all__ = [
 MODEL = "claude-sonnet-4-5"
 ASK: list[Any] = [{"role": "user", "content": "What does the café in Ávila cost?"}]
 ASKED: dict[str, Any] = {"model": MODEL, "max_tokens": 200, "messages": ASK}
+# The HTTP library of the anthropic that is installed: 2.x has one of its own.
+http: Any = importlib.import_module(anthropic.DefaultHttpxClient.__mro__[1].__module__)
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJg"
 TOOL: Any = {
     "name": "get_weather",
@@ -48,9 +51,9 @@ def make(cls: type[Anthropic] | type[AsyncAnthropic], url: str, **options: Any) 
     return cls(base_url=url, **given)
 
 
-def canned(cls: Any, answer: Callable[[httpx.Request], httpx.Response], **options: Any) -> Any:
+def canned(cls: Any, answer: Callable[[Any], Any], **options: Any) -> Any:
     """A client of this class whose server is this function."""
-    transport = httpx.Client(transport=httpx.MockTransport(answer))
+    transport = http.Client(transport=http.MockTransport(answer))
     return cls(**{"max_retries": 0, **options}, http_client=transport)
 
 

@@ -1,6 +1,5 @@
 """Real `openai` clients, of whichever version is installed, and what a caller sees of them."""
 
-import asyncio
 import importlib
 import json
 import re
@@ -11,7 +10,7 @@ import openai
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
-from flowledger.testing.llm import StubLLM
+from tests.stub_wishes import arrived, steer
 
 __all__ = [
     "ASK",
@@ -92,18 +91,6 @@ def canned(answer: Callable[[Mapping[str, Any]], Any], **options: Any) -> OpenAI
 def events(*chunks: Mapping[str, Any]) -> str:
     """A stream of these, as `canned` answers it."""
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-
-
-def steer(**wishes: object) -> dict[str, Any]:
-    """What the stub server is asked to do with a request."""
-    headers = {f"x-stub-{name.replace('_', '-')}": str(value) for name, value in wishes.items()}
-    return {"extra_headers": headers}
-
-
-async def arrived(stub: StubLLM, count: int) -> None:
-    """Wait until the stub has got so many requests."""
-    while len(stub.requests) < count:
-        await asyncio.sleep(0.01)
 
 
 def seen(client: Any, path: str, **arguments: Any) -> list[Any]:

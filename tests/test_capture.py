@@ -5,6 +5,9 @@ import contextlib
 import hashlib
 import inspect
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +38,12 @@ ANSWER = {
 @pytest.fixture
 def calls(home: Path) -> Iterator[list[Call]]:
     with capture_calls() as captured:
+        yield captured
+
+
+@pytest.fixture
+def carrying(home: Path) -> Iterator[list[Call]]:
+    with capture_calls(carry_threads=True) as captured:
         yield captured
 
 
@@ -229,6 +238,17 @@ def test_a_context_says_who_asks_and_why(calls: list[Call]) -> None:
     assert [{"a": 1, "b": 2}, {"a": 1}, {}] == [call.tags for call in calls]
 
 
+def test_the_contexts_environment_wins_over_the_settings(home: Path) -> None:
+    with capture_calls(environment="production") as calls:
+        answer("one")
+        with flowledger.context(environment="canary"):
+            answer("two")
+    with capture_calls() as plain, flowledger.context(environment="canary"):
+        answer("three")
+    environments = [call.actor.environment for call in [*calls, *plain]]
+    assert ["production", "canary", "canary"] == environments
+
+
 def test_a_context_decorates_a_function(calls: list[Call]) -> None:
     @flowledger.context(user_id="ana")
     def run() -> None:
@@ -239,7 +259,31 @@ def test_a_context_decorates_a_function(calls: list[Call]) -> None:
     assert ["ana", "ana"] == [call.actor.user_id for call in calls]
 
 
-def test_a_context_reaches_threads_pools_and_tasks(calls: list[Call]) -> None:
+def test_threads_are_left_alone_unless_the_setting_asks(home: Path) -> None:
+    program = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import flowledger
+from flowledger.testing import capture_calls
+
+before = threading.Thread.start, ThreadPoolExecutor.submit
+with capture_calls() as calls, flowledger.context(user_id="ana"), ThreadPoolExecutor() as pool:
+    pool.submit(flowledger.record).result()
+    pool.submit(flowledger.carry(flowledger.record)).result()
+print([call.actor.user_id for call in calls])
+print((threading.Thread.start, ThreadPoolExecutor.submit) == before)
+"""
+    said = [
+        subprocess.check_output(
+            [sys.executable, "-c", program], text=True, env={**os.environ, **asked}
+        ).splitlines()
+        for asked in ({}, {"FLOWLEDGER_CARRY_THREADS": "true"})
+    ]
+    assert [["[None, 'ana']", "True"], ["['ana', 'ana']", "False"]] == said
+
+
+def test_a_context_reaches_threads_pools_and_tasks(carrying: list[Call]) -> None:
     async def in_task() -> None:
         await asyncio.create_task(asyncio.to_thread(answer, "task"))
 
@@ -249,27 +293,27 @@ def test_a_context_reaches_threads_pools_and_tasks(calls: list[Call]) -> None:
         pool.submit(answer, "pool").result()
         asyncio.run(in_task())
     thread.join()
-    assert {"ana"} == {call.actor.user_id for call in calls}
-    assert 3 == len(calls)
+    assert {"ana"} == {call.actor.user_id for call in carrying}
+    assert 3 == len(carrying)
 
 
-def test_a_pool_thread_keeps_nothing_of_the_last_context(calls: list[Call]) -> None:
+def test_a_pool_thread_keeps_nothing_of_the_last_context(carrying: list[Call]) -> None:
     with ThreadPoolExecutor(1) as pool:
         with flowledger.context(user_id="ana"):
             pool.submit(answer, "one").result()
         pool.submit(answer, "two").result()
-    assert ["ana", None] == [call.actor.user_id for call in calls]
+    assert ["ana", None] == [call.actor.user_id for call in carrying]
 
 
-def test_a_thread_that_serves_in_the_background_keeps_no_context(calls: list[Call]) -> None:
+def test_a_thread_that_serves_in_the_background_keeps_no_context(carrying: list[Call]) -> None:
     with flowledger.context(user_id="ana"):
         background = threading.Thread(target=answer, args=("one",), daemon=True)
         background.start()
-        carrying = threading.Thread(target=flowledger.carry(answer), args=("two",), daemon=True)
+        given = threading.Thread(target=flowledger.carry(answer), args=("two",), daemon=True)
         background.join()
-        carrying.start()
-        carrying.join()
-    assert [None, "ana"] == [call.actor.user_id for call in calls]
+        given.start()
+        given.join()
+    assert [None, "ana"] == [call.actor.user_id for call in carrying]
 
 
 def test_record_writes_down_what_already_happened(calls: list[Call]) -> None:

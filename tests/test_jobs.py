@@ -112,7 +112,7 @@ def test_nesting_reaches_threads_and_tasks(home: Path) -> None:
 
         await asyncio.gather(stage("one"), stage("two"))
 
-    with capture_calls() as calls, flowledger.job("j") as job:
+    with capture_calls(carry_threads=True) as calls, flowledger.job("j") as job:
         thread = threading.Thread(target=ask, args=("thread",))
         thread.start()
         thread.join()

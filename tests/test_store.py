@@ -542,3 +542,28 @@ def test_migrations_have_numbers_of_their_own_and_are_applied_once(database_uri:
         open_bulk_sink(database_uri).close()
     applied = rows_of(database_uri, "SELECT version FROM llm_schema ORDER BY version")
     assert numbers == [row["version"] for row in applied]
+
+
+def test_only_a_process_of_our_own_freezes_what_it_has_loaded(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
+    program = """
+import gc
+import sys
+from pathlib import Path
+
+from flowledger import config
+from flowledger.shipping.collector import Collector
+from flowledger.store import open_sink
+
+destination = config.load(tracking_uri=sys.argv[1]).destination
+before = gc.get_freeze_count()
+open_sink(destination).close()
+print(gc.get_freeze_count() - before)
+Collector(Path(sys.argv[2]), destination).run_once(timeout=60)
+print(gc.get_freeze_count() > before)
+"""
+    said = subprocess.check_output(
+        [sys.executable, "-c", program, sqlite_uri, tmp_path / "journals"], text=True
+    )
+    assert ["0", "True"] == said.splitlines()

@@ -1,25 +1,25 @@
 """The built wheel holds everything the package needs."""
 
+import json
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+UV = Path(sys.executable).with_name("uv")
+
+
+def build_wheel(folder: Path) -> Path:
+    build = [UV, "build", "--wheel", "--no-build-isolation", "--python", sys.executable]
+    subprocess.run([*build, "--out-dir", folder, ROOT], check=True, capture_output=True)
+    [wheel] = folder.glob("*.whl")
+    return wheel
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_works_by_itself(tmp_path: Path) -> None:
-    uv = Path(sys.executable).with_name("uv")
-    build: list[str | Path] = [
-        uv,
-        "build",
-        "--wheel",
-        "--no-build-isolation",
-        "--python",
-        sys.executable,
-    ]
-    subprocess.run([*build, "--out-dir", tmp_path, ROOT], check=True, capture_output=True)
-    [wheel] = tmp_path.glob("*.whl")
+    wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if not name.endswith("/")}
         archive.extractall(tmp_path / "installed")
@@ -34,3 +34,22 @@ def test_the_wheel_holds_every_file_of_the_package_and_works_by_itself(tmp_path:
         text=True,
     )
     assert str(tmp_path / "installed") in said
+
+
+def test_the_demo_runs_with_what_the_server_extra_installs(tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [UV, "pip", "install", "--quiet", "--python", python]
+    extra = f"{build_wheel(tmp_path)}[server]"
+    subprocess.run(
+        [UV, "venv", "--quiet", "--python", sys.executable, python.parent.parent], check=True
+    )
+    # The versions that were tested, and nothing besides what the extra asks for.
+    subprocess.run([*install, "--constraint", ROOT / "requirements/dev.txt", extra], check=True)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("FLOWLEDGER_", "MLFLOW_"))}
+    said = subprocess.check_output(
+        [python.with_name("flowledger"), "demo", "--stub", "--once", "--json", "--calls", "3"],
+        env={**environ, "FLOWLEDGER_HOME": str(tmp_path / "home")},
+        cwd=tmp_path,
+    )
+    numbers = json.loads(said)
+    assert (3, 3) == (numbers["made"], numbers["stored"])

@@ -81,7 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     durability: `process` survives a killed process, `fsync` also a power cut.
     collector: `auto` starts a collector process when one is needed, `off` leaves that to you.
     collector_python: the interpreter that runs the collector, when not the application's own.
-    carry_threads: new threads start with the context of the thread that starts them.
+    carry_threads: threads and tasks of thread pools start with the context of who started them;
+        this replaces `threading.Thread.start` and `ThreadPoolExecutor.submit`.
     exit_timeout: seconds a leaving process may spend on sending what its journal still holds to a
         flowledger server; what is left stays in the journal for the next process.
     token: bearer key for a flowledger server.
@@ -122,7 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     durability: str = "process"
     collector: str = "auto"
     collector_python: str = ""
-    carry_threads: bool = True
+    carry_threads: bool = False
     exit_timeout: float = 2.0
     token: str = ""
     log_level: str = ""

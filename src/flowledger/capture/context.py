@@ -133,7 +133,9 @@ def context(
     prompt_version: object = None,
     tags: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
-    """Say who asks and why for every call inside, in this task and in threads started from it.
+    """Say who asks and why for every call inside, in this task and in tasks started from it.
+
+    `flowledger.carry` takes it to a thread, and the setting `carry_threads` to all of them.
 
     Contexts nest: an inner one adds to the outer one and wins where both say something. Usable as
     `with flowledger.context(user_id="ana"):` and as a decorator of a plain function.

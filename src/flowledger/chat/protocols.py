@@ -121,17 +121,19 @@ class _Anthropic:
 
     def arguments(self, model: str, step: Complete, stream: bool) -> dict[str, Any]:
         system = "\n\n".join(m["content"] for m in step.messages if m["role"] == "system")
-        given = {
+        # Neither is an argument of its own in every version of the package that we work with.
+        more: dict[str, Any] = {"temperature": min(1.0, step.temperature)}
+        if step.response_format is not None:
+            form = {"type": "json_schema", "schema": step.response_format["json_schema"]["schema"]}
+            more["output_config"] = {"format": form}
+        return {
             "model": model,
             "messages": [m for m in step.messages if m["role"] != "system"],
             "max_tokens": step.max_tokens,
-            "temperature": min(1.0, step.temperature),
+            "extra_body": more,
+            **({"system": system} if system else {}),
+            "stream": stream,
         }
-        if step.response_format is not None:
-            # Not an argument of its own in every version of the package that we work with.
-            form = {"type": "json_schema", "schema": step.response_format["json_schema"]["schema"]}
-            given["extra_body"] = {"output_config": {"format": form}}
-        return {**given, **({"system": system} if system else {}), "stream": stream}
 
     def read(self, answer: Any) -> Reply:
         blocks = field(answer, "content")

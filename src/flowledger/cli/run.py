@@ -20,8 +20,9 @@ def command(program: tuple[str, ...]) -> None:
     """Run a program and record the calls of its LLM clients.
 
     Clients of openai and anthropic are recorded as if each had been given to flowledger.wrap, in
-    the program and in every Python process that it starts. The program takes the place of this
-    one: its exit code, its signals, its input and its output are its own. Without a program,
+    the program and in every Python process that it starts. Its threads start with the context of
+    who started them, unless FLOWLEDGER_CARRY_THREADS says otherwise. The program takes the place of
+    this one: its exit code, its signals, its input and its output are its own. Without a program,
     `-m MODULE` runs a module with this Python.
 
     \b
@@ -32,7 +33,9 @@ def command(program: tuple[str, ...]) -> None:
     """
     words = [sys.executable, *program] if program[0] == "-m" else list(program)
     paths = [str(FOLDER), os.environ.get("PYTHONPATH", "")]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # The program names no context of its own in its threads: nobody changed its code.
+    carrying = {"FLOWLEDGER_CARRY_THREADS": "true", **os.environ}
+    environ = {**carrying, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     # Python ignores it, and what is ignored stays so for the program.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

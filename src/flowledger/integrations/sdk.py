@@ -24,6 +24,7 @@ from flowledger.integrations.sdk_stream import follow_stream, follow_unread, is_
 __all__ = ["Sdk", "caller", "install", "is_local"]
 
 RAW_RESPONSE = "X-Stainless-Raw-Response"
+NOT_SENT = ("Omit", "NotGiven")
 REFUSED = (400, 422)
 USAGE_WORDS = ("stream_options", "include_usage")
 OURS = "flowledger."
@@ -213,18 +214,22 @@ def _follow(answer: Any, attempt: _Attempt) -> None:
         follow_stream(answer, call, hides_usage=attempt.sent is not attempt.options)
     elif not attempt.raw:
         call.answered(answer)
-    elif attempt.raw == "true" and not attempt.streamed:
+    elif attempt.raw != "stream" and not attempt.streamed:
         call.taken_raw(answer.http_response)
     else:
         follow_unread(answer, call)
 
 
 def _body(options: Any) -> dict[str, Any]:
-    """The fields that are sent, uploaded files by their names; none where bytes are sent."""
+    """The fields that are sent, uploaded files by their names; none where bytes are sent.
+
+    anthropic 2.x leaves out what was not given only when it writes the JSON.
+    """
     files = {"files": _file_names(options.files)} if options.files else None
     parts = (files, options.json_data, options.extra_json)
     maps = (part for part in parts if isinstance(part, Mapping))
-    return {name: value for part in maps for name, value in part.items()}
+    fields = {name: value for part in maps for name, value in part.items()}
+    return {n: value for n, value in fields.items() if type(value).__name__ not in NOT_SENT}
 
 
 def _file_names(files: Any) -> list[str | None]:
@@ -235,7 +240,7 @@ def _file_names(files: Any) -> list[str | None]:
 
 
 def _raw(options: Any) -> str | None:
-    """`true` or `stream` when the caller asked for the raw response."""
+    """`true`, in newer packages `raw`, or `stream` when the caller asked for the raw response."""
     headers = options.headers
     return headers.get(RAW_RESPONSE) if isinstance(headers, Mapping) else None
 

@@ -171,7 +171,7 @@ def _is_torn(rest: bytes) -> bool:
     marker, length, checksum = _frame_head.unpack_from(rest)
     payload = rest[_frame_head.size :]
     reaches_beyond = len(payload) < length <= MAX_PAYLOAD
-    return marker == MARKER and reaches_beyond and crc32(payload) != checksum
+    return bool(marker == MARKER and reaches_beyond and crc32(payload) != checksum)
 
 
 def _next_frame(data: bytes, position: int) -> int | None:

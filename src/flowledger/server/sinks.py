@@ -10,7 +10,7 @@ from flowledger.server.crew import Crew
 from flowledger.server.observed import ObservedWriter, Observer
 from flowledger.server.problems import first_line, unavailable
 from flowledger.server.settings import ServerSettings
-from flowledger.store import Refusal
+from flowledger.store import Refusal, freeze_loaded_objects
 from flowledger.store.bulk import BulkSink, open_bulk
 
 __all__ = ["Sinks"]
@@ -85,8 +85,10 @@ class Sinks:
             self._free.put(sink)
 
     def _open(self) -> BulkSink:
-        return open_bulk(
+        sink = open_bulk(
             self._destination,
             lambda writer: ObservedWriter(writer, self._observers),
             (self._destination.artifact_root, SERVED),
         )
+        freeze_loaded_objects()
+        return sink

@@ -21,7 +21,7 @@ from flowledger.config import Destination, Settings
 from flowledger.journal import check_flock, segment_paths
 from flowledger.shipping.loop import Loop
 from flowledger.shipping.private import write_private
-from flowledger.store import open_sink
+from flowledger.store import Sink, freeze_loaded_objects, open_sink
 
 __all__ = [
     "Collector",
@@ -52,7 +52,7 @@ class Collector:
 
     def __init__(self, folder: Path, destination: Destination, token: str = "") -> None:
         self._folder = folder
-        self._loop = Loop(folder, lambda: open_sink(destination, token))
+        self._loop = Loop(folder, lambda: _open_for_good(destination, token))
         self._stopped = False
         # Not an Event: its lock deadlocks when a signal handler sets it in the middle of a wait.
         self._stops: SimpleQueue[None] = SimpleQueue()
@@ -99,6 +99,12 @@ class Collector:
         """Wait for so long, or until told to stop."""
         with suppress(Empty):
             self._stops.get(timeout=seconds)
+
+
+def _open_for_good(destination: Destination, token: str) -> Sink:
+    sink = open_sink(destination, token)
+    freeze_loaded_objects()
+    return sink
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 `open_sink` chooses the way. Importing this package loads neither SQLAlchemy nor MLflow.
 """
 
+import gc
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from flowledger.config import Destination
 from flowledger.errors import StoreMisconfigured
 
-__all__ = ["Refusal", "Sink", "open_sink"]
+__all__ = ["Refusal", "Sink", "freeze_loaded_objects", "open_sink"]
 
 
 class Refusal(NamedTuple):
@@ -85,3 +86,13 @@ def open_sink(destination: Destination, token: str = "") -> Sink:
             "(and 'flowledger[postgres]' for PostgreSQL), or set the tracking URI to a flowledger "
             "server"
         ) from exc
+
+
+def freeze_loaded_objects() -> None:
+    """Let the garbage collector pass over what is loaded now, for as long as this process lives.
+
+    MLflow leaves hundreds of thousands of objects, and each full collection would walk them all.
+    Only for processes of our own: in an application, frozen garbage would never be freed.
+    """
+    gc.collect()
+    gc.freeze()

@@ -1,6 +1,5 @@
 """The bulk sink: a batch of calls in one transaction, straight into MLflow's tables and ours."""
 
-import gc
 import os
 import random
 import re
@@ -87,7 +86,6 @@ def open_bulk(
             store = SqlAlchemyStore(destination.tracking_uri, destination.artifact_root)
             refuse_unsupported(writer.engine)
             migrate(writer.engine)
-            _spare_the_garbage_collector()
             undo.pop_all()
     except MlflowException as exc:
         raise _of_mlflow(exc) from exc
@@ -455,12 +453,6 @@ def _experiments_of(entries: list[tuple[int, Entry | Piece]]) -> set[str]:
 
 def _timeouts(destination: Destination) -> Timeouts:
     return Timeouts(destination.connect_seconds, destination.statement_seconds)
-
-
-def _spare_the_garbage_collector() -> None:
-    """MLflow leaves hundreds of thousands of objects that stay, and are not walked any more."""
-    gc.collect()
-    gc.freeze()
 
 
 def _is_about_experiments(exc: Exception) -> bool:

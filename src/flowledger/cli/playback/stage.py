@@ -116,7 +116,7 @@ def _check_packages() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise StoreMisconfigured(
-            f"this needs {', '.join(missing)}: pip install 'flowledger[server,chat]'"
+            f"this needs {', '.join(missing)}: pip install 'flowledger[server]'"
         )
 
 
