@@ -27,11 +27,12 @@ from mlflow.tracing.utils.truncation import _get_truncated_preview
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
+from flowledger import logs
 from flowledger.config import Destination
 from flowledger.errors import StoreMisconfigured, StoreOutdated, StoreUnavailable
 from flowledger.records import Actor, Call, Gap, Outcome, Producer, Usage, encode, new_id
 from flowledger.store import Sink, open_sink
-from flowledger.store.bulk import BulkSink
+from flowledger.store.bulk import BulkSink, open_bulk
 from flowledger.store.entries import entry
 from flowledger.store.http import HttpSink
 from flowledger.store.plain import PlainSink
@@ -205,6 +206,51 @@ def test_a_call_of_an_experiment_that_was_deleted_meanwhile_is_stored_at_the_nex
     with pytest.raises(StoreUnavailable):
         sink.write(batch)
     assert [] == sink.write(batch)
+    sink.close()
+
+
+class Odd:
+    """A database whose rows of some calls cannot be made, for a reason nobody thought of.
+
+    Args:
+        writer: the database.
+        operation: of the calls that are odd; every call's when empty.
+    """
+
+    def __init__(self, writer: Any, operation: str = "") -> None:
+        self._writer = writer
+        self._operation = operation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def insert(self, cursor: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
+        if any(self._operation in row for row in rows) or not self._operation:
+            raise KeyError(rows[0][0])  # as an exception quotes a value
+        self._writer.insert(cursor, table, rows)
+
+
+def test_a_record_that_cannot_be_made_into_rows_is_refused_alone_and_where_is_logged(
+    database_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs._last.clear()  # an earlier test may have logged the same
+    sink = open_bulk(destination(database_uri), lambda writer: Odd(writer, "odd"))
+    assert sink is not None
+    good, odd = [a_call() for _ in range(3)], a_call(operation="odd")
+    refused = sink.write([PRODUCER, *map(encode, [*good, odd])])
+    sink.close()
+    assert [4] == [refusal.place for refusal in refused]
+    assert "it cannot be made into rows: KeyError" in refused[0].reason
+    assert 3 == len(rows_of(database_uri, "SELECT id FROM llm_calls"))
+    [logged] = [one.getMessage() for one in caplog.records if "made into rows" in one.getMessage()]
+    assert ("in insert" in logged, "KeyError" in logged, odd.id in logged) == (True, True, False)
+
+
+def test_where_no_record_at_all_can_be_made_into_rows_none_is_rejected(sqlite_uri: str) -> None:
+    sink = open_bulk(destination(sqlite_uri), Odd)
+    assert sink is not None
+    with pytest.raises(StoreUnavailable, match="no record can be stored"):
+        sink.write([PRODUCER, encode(a_call()), encode(a_call())])
     sink.close()
 
 

@@ -4,8 +4,9 @@ import logging
 import os
 import threading
 import time
+import traceback
 
-__all__ = ["logger", "warn"]
+__all__ = ["logger", "stack_of", "warn"]
 
 QUIET_SECONDS = 60.0
 
@@ -41,3 +42,8 @@ def warn(where: str, message: str, *arguments: object) -> None:
         _last[message] = (now, 0)
     again = f" ({silenced} more times since)" if silenced else ""
     logging.getLogger(f"flowledger.{where}").warning(message + again, *arguments)
+
+
+def stack_of(exc: BaseException) -> str:
+    """Where an exception was raised, and its type: its message may quote a call."""
+    return "".join(traceback.format_tb(exc.__traceback__)) + type(exc).__name__

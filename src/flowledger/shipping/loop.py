@@ -73,7 +73,7 @@ class Loop:
             self.outdated = isinstance(exc, StoreOutdated)
             return self._failed(str(exc))
         except Exception as exc:  # noqa: BLE001 - whatever a driver raises, the journal stays
-            logs.logger.debug("the store failed", exc_info=True)
+            logs.warn("shipping", "the store failed in an unknown way:\n%s", logs.stack_of(exc))
             return self._failed(f"{type(exc).__name__}: {exc}")
         if self._failures:
             logging.getLogger("flowledger.shipping").info("the store takes calls again")

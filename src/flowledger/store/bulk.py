@@ -50,6 +50,7 @@ sa.event.listen(sa.Engine, "do_connect", without_prepared_statements)
 
 FOREIGN_KEY_VIOLATION = "23503"  # PostgreSQL's appendix A, in every language of its messages
 FIRST_ANALYZE = 2_000
+LONGEST_TEXT = 1_000
 LONGEST_REASON = 200  # what a database says of a record may quote it
 REPAIR_SECONDS = 60.0
 MONTHS_SECONDS = 3600.0
@@ -121,11 +122,7 @@ class BulkSink:
         dbapi: Any = writer.engine.dialect.dbapi
         self._writer = writer
         self._store = store
-        # What one record alone can bring about; every other error is about the database.
-        self._poison: _Errors = (
-            *(dbapi.IntegrityError, dbapi.DataError),
-            *(OverflowError, ValueError, TypeError),
-        )
+        self._refusal: _Errors = (dbapi.IntegrityError, dbapi.DataError)
         self._outage: _Errors = (sa.exc.SQLAlchemyError, dbapi.Error, OSError)
         self._store_as = store_as
         self._artifacts = Artifacts(writer, artifact_roots)
@@ -242,15 +239,28 @@ class BulkSink:
         """One transaction; when a record spoils it, halves of it, down to that record."""
         try:
             self._write_rows([e for _, e in entries], producers, gaps)
-        except self._poison as exc:
-            if _is_about_experiments(exc):
+        except Exception as exc:
+            if not self._is_about_a_record(exc):
                 raise
             if len(entries) <= 1:
-                return [Refusal(index, _reason(exc)) for index, _ in entries]
+                return [Refusal(index, self._reason(exc)) for index, _ in entries]
             middle = len(entries) // 2
             first = self._write(entries[:middle], producers, gaps)
             return [*first, *self._write(entries[middle:], [], [])]
         return []
+
+    def _is_about_a_record(self, exc: Exception) -> bool:
+        """Whether one record alone may bring this about; otherwise the store is at fault."""
+        if isinstance(exc, self._refusal):
+            return not _is_about_experiments(exc)
+        at_fault = (*self._outage, FlowledgerError, MlflowException, MemoryError)
+        return isinstance(exc, RecordError) or not isinstance(exc, at_fault)
+
+    def _reason(self, exc: Exception) -> str:
+        if isinstance(exc, self._refusal):
+            return f"the database refuses it: {exc}"[:LONGEST_TEXT]
+        logs.warn("store", "a record cannot be made into rows:\n%s", logs.stack_of(exc))
+        return f"it cannot be made into rows: {type(exc).__name__}: {exc}"[:LONGEST_TEXT]
 
     def _write_rows(
         self,
@@ -333,8 +343,10 @@ class BulkSink:
                 raise _NotKept
         except _NotKept:
             return
-        except self._poison as exc:
-            raise StoreUnavailable(f"the database refuses every record: {reason}") from exc
+        except Exception as exc:
+            if not self._is_about_a_record(exc):
+                raise
+            raise StoreUnavailable(f"no record can be stored: {reason}") from exc
 
     def _find_experiments(self, names: set[str]) -> None:
         """Make the experiments that are missing and restore those that were deleted."""
@@ -461,10 +473,6 @@ def _is_about_experiments(exc: Exception) -> bool:
         getattr(exc, "sqlstate", None) == FOREIGN_KEY_VIOLATION
         or getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY
     )
-
-
-def _reason(exc: Exception) -> str:
-    return f"the database refuses it: {exc}"[:1000]
 
 
 def _first_line(exc: Exception) -> str:
