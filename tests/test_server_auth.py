@@ -86,6 +86,7 @@ def server_with_users(uri: str, folder: Path) -> Iterator[Server]:
         patch.setenv("MLFLOW_BACKEND_STORE_URI", uri)
         patch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", PASSWORD)
         patch.setenv("FLOWLEDGER_SERVER_METRICS_TOKEN", METRICS_TOKEN)
+        patch.setenv("FLOWLEDGER_SERVER_QUESTION_SECONDS", "60")  # a machine may be slow
         options = ["--port", str(port), "--auth", "basic"]
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
