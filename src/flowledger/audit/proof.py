@@ -340,11 +340,9 @@ def _added(cursor: Any, walk: _Walk, expected: int) -> tuple[list[Difference], i
 
 
 def _numbered_twice(cursor: Any) -> list[Difference]:
-    """Records that have the number of another of the same process, which would hide a hole."""
+    """Numbers of a process that a call and another record have: one would hide an absent one."""
     cursor.execute(
-        "SELECT producer_id, seq FROM llm_calls WHERE producer_id <> '' AND seq > 0"
-        " GROUP BY producer_id, seq HAVING count(*) > 1 UNION ALL"
-        " SELECT r.producer_id, r.seq FROM llm_records r WHERE EXISTS (SELECT 1 FROM llm_calls c"
+        "SELECT r.producer_id, r.seq FROM llm_records r WHERE EXISTS (SELECT 1 FROM llm_calls c"
         f" WHERE c.producer_id = r.producer_id AND c.seq = r.seq) LIMIT {MOST_NAMED}"
     )
     return [Difference("numbered twice", LEDGER, f"{one} {seq}") for one, seq in cursor]
