@@ -77,7 +77,7 @@ def price(call: Call) -> Cost | None:
     """
     try:
         if call.cost_usd is not None and _is_amount(call.cost_usd):
-            return Cost(total=float(call.cost_usd))
+            return Cost(total=float(call.cost_usd), source="given")
         return _by_list(call) or _by_image(call)
     except _ODD:
         return None

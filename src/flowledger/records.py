@@ -113,11 +113,15 @@ class Usage(_Struct, frozen=True):
 
 
 class Cost(_Struct, frozen=True):
-    """What a call cost in US dollars; `total` may be known where its parts are not."""
+    """What a call cost in US dollars; `total` may be known where its parts are not.
+
+    `source` is `listed` where it follows from a price list, and `given` where the caller said it.
+    """
 
     total: float
     input: float | None = None
     output: float | None = None
+    source: str = "listed"
 
 
 class Outcome(_Struct, frozen=True):

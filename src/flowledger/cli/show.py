@@ -192,6 +192,7 @@ def _cost(call: "StoredCall") -> Pairs:
         ("input", _dollars(call.input_cost_usd)),
         ("output", _dollars(call.output_cost_usd)),
         ("usage", call.usage_source),
+        ("source", call.cost_source),
     )
 
 

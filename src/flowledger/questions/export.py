@@ -62,6 +62,7 @@ COLUMNS: dict[str, Kind] = {
     "cost_usd": "number",
     "input_cost_usd": "number",
     "output_cost_usd": "number",
+    "cost_source": "text",
     "prompt_name": "text",
     "prompt_version": "text",
     "prompt_hash": "text",

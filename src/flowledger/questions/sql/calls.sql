@@ -64,6 +64,7 @@ SELECT
     c.cost_usd,
     c.input_cost_usd,
     c.output_cost_usd,
+    c.cost_source,
     c.success,
     c.error_type,
     c.error_message,

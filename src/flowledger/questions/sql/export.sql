@@ -48,6 +48,7 @@ SELECT
     cost_usd,
     input_cost_usd,
     output_cost_usd,
+    cost_source,
     success,
     error_type,
     error_message,

@@ -42,6 +42,7 @@ CREATE TABLE llm_calls (
     cost_usd DOUBLE PRECISION,
     input_cost_usd DOUBLE PRECISION,
     output_cost_usd DOUBLE PRECISION,
+    cost_source TEXT,
     success BOOLEAN NOT NULL,
     error_type TEXT,
     error_message TEXT,
