@@ -162,7 +162,8 @@ def test_an_unknown_price_is_counted_and_never_zero(database_uri: str) -> None:
 
 
 def test_sums_say_how_much_of_the_cost_rests_on_estimated_tokens(database_uri: str) -> None:
-    claude = {"model": "claude-sonnet-4-20250514", "provider": "anthropic"}
+    name = "claude-sonnet-4-20250514"
+    claude = {"model": name, "model_asked": name, "provider": "anthropic"}
     store(
         database_uri,
         a_call(**claude, feature="a", usage=Usage()),  # its tokenizer is not public

@@ -28,6 +28,7 @@ from tests.calls import NOW_NS, a_call
 # Where a column of `llm_calls` is not named as its field.
 COLUMNS = {
     (Usage, "seconds"): "audio_seconds",
+    (Usage, "characters"): "input_characters",
     (Usage, "source"): "usage_source",
     (Cost, "total"): "cost_usd",
     (Cost, "input"): "input_cost_usd",
@@ -75,6 +76,7 @@ PARTS = {
         input_image_tokens=7_000,
         images=8,
         seconds=9.5,
+        characters=70,
         source="reported",
     ),
     Outcome: Outcome(success=True, error_type="Warned", message="late", stack="line 1"),
@@ -117,6 +119,9 @@ PRICED: dict[str, Call] = {
         ),
     ),
     "seconds": a_call(model="whisper-1", kind=Kind.SPEECH, usage=Usage(seconds=60.0)),
+    "characters": a_call(
+        model="tts-1", model_asked="tts-1", kind=Kind.SPEECH, prompt="Good morning.", usage=Usage()
+    ),
     "pictures by the piece": a_call(
         model="dall-e-3",
         kind=Kind.IMAGE,

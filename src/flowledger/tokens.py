@@ -56,6 +56,9 @@ _NAMED = [(re.compile(rf"(?:^|[/.:])(?:{form})"), name) for form, name in _VOCAB
 # These think before they answer, and the thoughts are charged but not shown.
 _HIDES = re.compile(r"(?:^|[/.:])(?:o[134]([-:]|$)|gpt-5|gpt-oss|deepseek-r)")
 
+# Charged by the character: developers.openai.com/api/docs/pricing, groq.com/pricing.
+_BY_CHARACTER = re.compile(r"(.*/)?(tts-1|orpheus-)")
+
 
 def count(text: str, model: str | None) -> tuple[int, bool]:
     """The tokens of a text, and whether they were counted with the model's own tokenizer.
@@ -77,8 +80,9 @@ def complete(call: Call) -> Call:
 
     Unchanged: a call whose numbers are there, that failed, or that shows no text to count; an
     image, speech or retrieval call; a tracked function without a model. Numbers that are there
-    stay. An embedding has no output. `usage.source` becomes `counted`, or `estimated` where the
-    tokenizer is another model's or something that is charged for does not show in the text.
+    stay. An embedding has no output. Of speech by `tts-1` the characters are counted.
+    `usage.source` becomes `counted`, or `estimated` where the tokenizer is another model's or
+    something that is charged for does not show in the text.
 
     Messages cost 3 tokens each, a name 1, and the answer's opening 3, as in OpenAI's cookbook,
     "How to count tokens with tiktoken", section 6 (num_tokens_from_messages). For other makers'
@@ -87,9 +91,20 @@ def complete(call: Call) -> Call:
     Never raises: where the shapes are too odd, the call comes back unchanged.
     """
     try:
+        if _is_spoken(call):
+            usage = msgspec.structs.replace(call.usage, characters=len(call.prompt))
+            return msgspec.structs.replace(call, usage=usage)
         return _completed(call) if _is_countable(call) else call
     except _ODD:
         return call
+
+
+def _is_spoken(call: Call) -> bool:
+    """Whether the call had a text spoken that is charged by the character, and shows it whole."""
+    if call.kind != Kind.SPEECH or call.usage.characters is not None or call.notes:
+        return False
+    spoken = isinstance(call.prompt, str) and not is_hashed(call.prompt)
+    return spoken and call.outcome.success and bool(_BY_CHARACTER.match(_model(call) or ""))
 
 
 def _is_countable(call: Call) -> bool:

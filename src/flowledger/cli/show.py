@@ -28,6 +28,7 @@ WHERE_ANY = (
     "input_image_tokens",
     "images",
     "audio_seconds",
+    "input_characters",
 )
 
 

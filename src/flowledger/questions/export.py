@@ -58,6 +58,7 @@ COLUMNS: dict[str, Kind] = {
     "input_image_tokens": "integer",
     "images": "integer",
     "audio_seconds": "number",
+    "input_characters": "integer",
     "usage_source": "text",
     "cost_usd": "number",
     "input_cost_usd": "number",

@@ -171,6 +171,7 @@ class _CallFacts(_Row, frozen=True):
     input_image_tokens: int | None
     images: int | None
     audio_seconds: float | None
+    input_characters: int | None
     usage_source: str | None
     cost_usd: float | None
     input_cost_usd: float | None

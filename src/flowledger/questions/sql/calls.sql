@@ -60,6 +60,7 @@ SELECT
     c.input_image_tokens,
     c.images,
     c.audio_seconds,
+    c.input_characters,
     c.usage_source,
     c.cost_usd,
     c.input_cost_usd,

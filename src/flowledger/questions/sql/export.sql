@@ -44,6 +44,7 @@ SELECT
     input_image_tokens,
     images,
     audio_seconds,
+    input_characters,
     usage_source,
     cost_usd,
     input_cost_usd,

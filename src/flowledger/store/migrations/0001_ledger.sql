@@ -38,6 +38,7 @@ CREATE TABLE llm_calls (
     input_image_tokens BIGINT,
     images BIGINT,
     audio_seconds DOUBLE PRECISION,
+    input_characters BIGINT,
     usage_source TEXT,
     cost_usd DOUBLE PRECISION,
     input_cost_usd DOUBLE PRECISION,

@@ -162,6 +162,7 @@ SELECT
         WHEN success AND model IS NOT NULL THEN 1
         WHEN total_tokens IS NOT NULL THEN 1
         WHEN images IS NOT NULL OR audio_seconds IS NOT NULL THEN 1
+        WHEN input_characters IS NOT NULL THEN 1
         ELSE 0
     END AS unpriced,
     COALESCE(cost_usd, 0) AS cost_usd,
