@@ -17,6 +17,7 @@ ORDER = (
     "config",
     "privacy",
     "latency",
+    "token_formulas",
     "journal",
     "pricing",
     "tokens",

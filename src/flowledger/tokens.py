@@ -3,8 +3,10 @@
     complete -> _input  -> _Found -> count -> a tokenizer of splintr's, loaded on first use
              -> _output -> _Found -> count
 
-Only what was recorded can be counted. Tools, images, hidden reasoning, another family's chat
-template, and text that was cut or masked on the way in do not show in it: `estimated`.
+Only what was recorded can be counted. Tools and images are, by OpenAI's published formulas; a
+message with another medium, or of a model without a formula, is not counted. Hidden reasoning,
+another family's chat template, and text that was cut or masked on the way in do not show in it:
+`estimated`.
 """
 
 import json
@@ -17,6 +19,7 @@ from splintr import AnyTokenizer, Tokenizer
 
 from flowledger.privacy import is_hashed
 from flowledger.records import Call, Kind, ToolCall
+from flowledger.token_formulas import MEDIA, image_tokens, tool_tokens
 
 __all__ = ["complete", "count"]
 
@@ -126,7 +129,10 @@ def _is_embedding(call: Call) -> bool:
 
 def _completed(call: Call) -> Call:
     usage, model = call.usage, _model(call)
-    asked = _input(call, model) if usage.input_tokens is None else None
+    try:
+        asked = _input(call, model) if usage.input_tokens is None else None
+    except _NotCountable:
+        return call  # the text alone would be a wrong number, and a wrong cost
     answered = _output(call, model) if usage.output_tokens is None else None
     sums = [one for one in (asked, answered) if one is not None]
     if not sums:
@@ -149,10 +155,12 @@ def _model(call: Call) -> str | None:
 
 
 def _input(call: Call, model: str | None) -> tuple[int, bool] | None:
-    found = _Found()
+    found = _Found(model)
     found.prompt(call.prompt)
     if any(call.settings.get(key) for key in ("tools", "functions", "response_format")):
         found.all_shown = False
+    if tools := call.settings.get("tools") or call.settings.get("functions"):
+        found.extra += _tools(tools, model)
     if found.messages and _vocabulary(model) not in _OPENAI:
         found.all_shown = False
     return found.sum(model)
@@ -161,7 +169,7 @@ def _input(call: Call, model: str | None) -> tuple[int, bool] | None:
 def _output(call: Call, model: str | None) -> tuple[int, bool] | None:
     if _is_embedding(call):
         return None
-    found = _Found()
+    found = _Found(model)
     found.answer(call.response)
     asked = [tool for tool in call.tool_calls if tool.result is None]
     if asked and not found.tools:
@@ -171,6 +179,19 @@ def _output(call: Call, model: str | None) -> tuple[int, bool] | None:
     return found.sum(model)
 
 
+def _tools(tools: Any, model: str | None) -> int:
+    """The tokens of tool definitions by the formula for OpenAI's models, a guess for others."""
+    start = 10 if _vocabulary(model) == "cl100k_base" else 7
+    try:
+        return tool_tokens(tools, start, lambda text: count(text, model)[0])
+    except _ODD:
+        return count(_as_json(tools), model)[0]
+
+
+class _NotCountable(Exception):
+    """Something takes tokens, and nobody has published how many."""
+
+
 class _Found:
     """The text found in a prompt or an answer.
 
@@ -178,7 +199,8 @@ class _Found:
     walked to a depth that no provider's answer reaches.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str | None) -> None:
+        self.model = model
         self.texts: list[str] = []
         self.extra = 0
         self.messages = 0
@@ -247,8 +269,21 @@ class _Found:
             self.texts.append(content["text"])
         elif content is not None:
             self.all_shown = False
-            if isinstance(content, dict):
+            if isinstance(content, dict) and content.get("type") in MEDIA:
+                self.media(content)
+            elif isinstance(content, dict):
                 self.content(content.get("content"), depth + 1)
+
+    def media(self, part: dict[str, Any]) -> None:
+        """An image, by its formula.
+
+        Raises:
+            _NotCountable: the part is no image, or its size or the model's formula is not known.
+        """
+        tokens = image_tokens(part, self.model)
+        if tokens is None:
+            raise _NotCountable
+        self.extra += tokens
 
     def answer(self, answer: Any, depth: int = 0) -> None:
         """A provider's response, or any part of one."""
