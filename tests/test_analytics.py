@@ -137,6 +137,8 @@ def test_the_overview_counts_every_call_of_the_window(get: Get) -> None:
         "total_tokens": 600,
         "total_cost_usd": 1.5,
         "unpriced_runs": 1,
+        "estimated_runs": 0,
+        "estimated_cost_usd": 0.0,
         "change": {
             "total_runs": 300.0,
             "failed_runs": None,
@@ -346,6 +348,8 @@ def test_metrics_are_over_every_run_of_a_feature(get: Get) -> None:
             "total_cost": 1.5,
             "total_tokens": 600,
             "unpriced_runs": 1,
+            "estimated_runs": 0,
+            "estimated_cost_usd": 0.0,
         },
     }
     assert 5 == get(f"{TRACKING}/metrics/")[1]["metrics"]["total_runs"]

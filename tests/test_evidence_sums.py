@@ -72,6 +72,7 @@ CHANGES = {
     "a value nobody has": (
         "INSERT INTO llm_facets SELECT span, start, facet, 'eve', experiment_id, feature, calls,"
         " failed, counted, input_tokens, output_tokens, total_tokens, priced, unpriced, cost_usd,"
+        " estimated, estimated_cost_usd,"
         " latency_ms, latency_squared, confidences, confidence, confidence_squared,"
         " template_matches, template_match, first_ms, last_ms FROM llm_facets"
         " WHERE facet = 'user_id' AND value = 'bob' AND span = 1 AND start = :hour",

@@ -18,6 +18,7 @@ ORDER = (
     "config",
     "privacy",
     "latency",
+    "token_formulas",
     "journal",
     "pricing",
     "tokens",

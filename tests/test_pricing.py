@@ -169,8 +169,12 @@ def test_a_service_tier_is_the_sellers_own() -> None:
 def test_the_callers_own_price_goes_before_the_list() -> None:
     """`cost_usd` is the total, without parts."""
     usage = million()
-    assert Cost(total=0.5) == price(call("gpt-4o", "openai", usage=usage, cost_usd=0.5))
-    assert Cost(total=0.0) == price(call("gpt-4o", "openai", usage=usage, cost_usd=0.0))
+    assert Cost(total=0.5, source="given") == price(
+        call("gpt-4o", "openai", usage=usage, cost_usd=0.5)
+    )
+    assert Cost(total=0.0, source="given") == price(
+        call("gpt-4o", "openai", usage=usage, cost_usd=0.0)
+    )
 
 
 @pytest.mark.parametrize("amount", [-0.01, math.nan, math.inf, -math.inf, True, "1"])
@@ -197,7 +201,6 @@ def test_a_callers_price_that_is_no_amount_is_as_none_given(amount: Any) -> None
         call("gpt-oss:20b", "ollama", usage=million()),
         call("qwen-3-coder-480b", "cerebras", usage=million()),
         call("google/gemma-3-27b-it", None, usage=million()),
-        call("ft:gpt-4.1-2025-04-14:org::id", "openai", usage=million()),
     ],
     ids=lambda odd: f"{odd.provider}-{odd.model}",
 )
@@ -321,6 +324,32 @@ def test_an_image_that_failed_costs_nothing_known() -> None:
     assert total("dall-e-3", "openai", usage={"images": 0}, **drawn) is None
 
 
+def test_speech_is_charged_by_the_character_where_the_list_does_so() -> None:
+    """tts-1: 15 dollars a million characters, tts-1-hd: 30."""
+    spoken = {"kind": Kind.SPEECH, "usage": {"characters": 1000}}
+    expected = Cost(total=0.015, input=0.015)
+    assert expected == price(call("tts-1", "openai", **spoken))
+    assert total("tts-1-hd", "openai", **spoken) == 0.03
+    assert total("whisper-1", "openai", **spoken) is None
+    assert total("tts-1", "openai", kind=Kind.SPEECH, usage={"characters": -1}) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "each"),
+    [
+        ("imagen-4.0-generate-001", 0.04),
+        ("imagen-4.0-fast-generate-001", 0.02),
+        ("publishers/google/models/imagen-4.0-ultra-generate-001", 0.06),
+        ("imagen-3.0-generate-002", None),
+    ],
+)
+def test_imagen_costs_by_the_image_whatever_its_size(model: str, each: float | None) -> None:
+    for provider in ("google", "vertex_ai", None):
+        drawn = {"kind": Kind.IMAGE, "usage": {"images": 3}, "settings": {"size": "2K"}}
+        assert total(model, provider, **drawn) == (each and pytest.approx(3 * each))
+    assert total(model, "openai", kind=Kind.IMAGE, usage={"images": 3}) is None
+
+
 # Names
 
 
@@ -336,6 +365,14 @@ def test_an_image_that_failed_costs_nothing_known() -> None:
         (None, "gpt-4o-20241120", None, 2.5),
         (None, "gpt-4o-2031-01-01", None, 2.5),
         (None, "ft:gpt-4o-mini-2024-07-18:org::id", None, 0.3),
+        (None, "ft:gpt-4o-mini:org::id", None, 0.3),
+        ("openai", "ft:gpt-4o-2031-01-01:org::id", None, 3.75),
+        ("openai", "ft:gpt-4.1-2025-04-14:org::id", None, 3.0),
+        ("openai", "ft:gpt-4.1-nano-2025-04-14:org::id", None, 0.2),
+        ("openai", "ft:gpt-9:org::id", None, None),
+        ("vertex_ai", "mistral-large@2411", None, 2.0),
+        ("vertex_ai", "mistral-large@2411-001", None, 2.0),
+        ("vertex_ai", "publishers/mistralai/models/mistral-medium-3@001", None, 0.4),
         ("azure", "gpt-4o", None, 2.5),
         ("azure_openai", "gpt-35-turbo", None, 0.5),
         ("azure", "our-deployment", "gpt-4o", 2.5),
@@ -539,7 +576,12 @@ def test_a_batch_costs_what_the_list_says_and_half_where_it_says_nothing() -> No
     """Of 1M + 1M tokens in 2026; nothing is known of batches of other sellers."""
     batch = {"start_ns": at(2026, 10, 20), "settings": {"processing": "batch"}}
     plain = {"start_ns": at(2026, 10, 20)}
-    halves = {"gpt-4o": "openai", "claude-sonnet-4-0": "anthropic", "gpt-4": "azure"}
+    halves = {
+        "gpt-4o": "openai",
+        "claude-sonnet-4-0": "anthropic",
+        "gpt-4": "azure",
+        "us.anthropic.claude-3-5-sonnet-20240620-v1:0": "aws",
+    }
     for name, seller in halves.items():
         whole = total(name, seller, usage=million(), **plain)
         assert whole is not None

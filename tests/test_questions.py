@@ -161,6 +161,27 @@ def test_an_unknown_price_is_counted_and_never_zero(database_uri: str) -> None:
     assert (4, None, 2) == (row.calls, row.known_cost_usd, row.unpriced)
 
 
+def test_sums_say_how_much_of_the_cost_rests_on_estimated_tokens(database_uri: str) -> None:
+    name = "claude-sonnet-4-20250514"
+    claude = {"model": name, "model_asked": name, "provider": "anthropic"}
+    store(
+        database_uri,
+        a_call(**claude, feature="a", usage=Usage()),  # its tokenizer is not public
+        a_call(**claude, feature="a", usage=Usage(), cost_usd=0.5),
+        a_call(**claude, feature="b"),
+        a_call(feature="b", usage=Usage()),  # counted with the tokenizer of the model
+        a_call(model="house-7b", model_asked=None, provider="house", usage=Usage()),
+    )
+    with Ledger(database_uri) as ledger:
+        sources = ("estimated", "listed")
+        calls = list(ledger.over().every(content=False))
+        costs = [c.cost_usd for c in calls if (c.usage_source, c.cost_source) == sources]
+        sums, by = ledger.over().sums(), ledger.over().by("feature")
+    assert [sums.estimated_cost_usd] == costs
+    assert 1 == sums.estimated
+    assert {"a": 1, "b": 0, "support": 0} == {row.value: row.estimated for row in by}
+
+
 def test_only_calls_that_asked_a_model_are_counted(database_uri: str) -> None:
     failed = {"outcome": Outcome(success=False, error_type="TimeoutError")}
     store(

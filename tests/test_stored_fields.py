@@ -28,10 +28,12 @@ from tests.calls import NOW_NS, a_call
 # Where a column of `llm_calls` is not named as its field.
 COLUMNS = {
     (Usage, "seconds"): "audio_seconds",
+    (Usage, "characters"): "input_characters",
     (Usage, "source"): "usage_source",
     (Cost, "total"): "cost_usd",
     (Cost, "input"): "input_cost_usd",
     (Cost, "output"): "output_cost_usd",
+    (Cost, "source"): "cost_source",
     (Outcome, "message"): "error_message",
     (Prompt, "name"): "prompt_name",
     (Prompt, "version"): "prompt_version",
@@ -48,6 +50,7 @@ NOT_IN_MLFLOW = {
     (Usage, "source"): "a judgement of flowledger's, in the ledger only",
     (Cost, "input"): "the trace has it: `mlflow.llm.cost`",
     (Cost, "output"): "the trace has it: `mlflow.llm.cost`",
+    (Cost, "source"): "in the ledger only, as the source of a usage",
     (Outcome, "stack"): "the trace has it: the exception event of its span",
     (Prompt, "name"): "the trace has it: `mlflow.linkedPrompts`",
     (Prompt, "hash"): "the tag `prompt_version` where a prompt has no version",
@@ -73,6 +76,7 @@ PARTS = {
         input_image_tokens=7_000,
         images=8,
         seconds=9.5,
+        characters=70,
         source="reported",
     ),
     Outcome: Outcome(success=True, error_type="Warned", message="late", stack="line 1"),
@@ -115,12 +119,16 @@ PRICED: dict[str, Call] = {
         ),
     ),
     "seconds": a_call(model="whisper-1", kind=Kind.SPEECH, usage=Usage(seconds=60.0)),
+    "characters": a_call(
+        model="tts-1", model_asked="tts-1", kind=Kind.SPEECH, prompt="Good morning.", usage=Usage()
+    ),
     "pictures by the piece": a_call(
         model="dall-e-3",
         kind=Kind.IMAGE,
         settings={"size": "1024x1024", "quality": "hd"},
         usage=Usage(images=2),
     ),
+    "a cost that was given": a_call(cost_usd=0.5),
     "a batch": a_call(settings={"processing": "batch"}),
     "thoughts": a_call(
         provider="perplexity",
@@ -210,9 +218,14 @@ def test_the_cost_of_a_call_can_be_computed_from_the_stored_record(
 ) -> None:
     call = ledger.call(fixed_id(name, NOW_NS))
     assert call.cost_usd is not None
-    assert Cost(
-        total=call.cost_usd, input=call.input_cost_usd, output=call.output_cost_usd
-    ) == price(as_call(call))
+    assert call.cost_source is not None
+    stored = Cost(
+        total=call.cost_usd,
+        input=call.input_cost_usd,
+        output=call.output_cost_usd,
+        source=call.cost_source,
+    )
+    assert stored == price(as_call(call))
 
 
 def as_call(stored: StoredCall) -> Call:
@@ -233,4 +246,5 @@ def as_call(stored: StoredCall) -> Call:
         settings=stored.settings,
         usage=usage,
         outcome=Outcome(success=stored.success),
+        cost_usd=stored.cost_usd if stored.cost_source == "given" else None,
     )

@@ -17,6 +17,7 @@ from splintr import Tokenizer
 
 from flowledger.pricing import price
 from flowledger.records import Call, Kind, Outcome, ToolCall, Usage
+from flowledger.token_formulas import pixel_size
 from flowledger.tokens import complete, count
 
 _MIB = 1 << 20
@@ -318,13 +319,75 @@ def test_several_answers_are_charged_together() -> None:
     assert counted(prompt="Hello!", response={"choices": choices}) == (2, 4, "counted")
 
 
-def test_an_image_among_the_text_makes_the_number_an_estimate() -> None:
-    """Its tokens are not in the sum; its bytes are not taken for text."""
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9999}}
-    text = {"type": "text", "text": "Hello!"}
-    prompt = [{"role": "user", "content": [text, picture]}]
-    assert counted(prompt=_HELLO, response="") == (9, 0, "counted")
-    assert counted(prompt=prompt, response="") == (9, 0, "estimated")
+def picture(size: str, **more: str) -> list[dict[str, Any]]:
+    """A message with a picture, as it is recorded."""
+    url = f"[image/png, {size}99 bytes, sha256 {'0' * 64}]"
+    image = {"type": "image_url", "image_url": {"url": url, **more}}
+    return [{"role": "user", "content": [{"type": "text", "text": "Hello!"}, image]}]
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "detail", "tokens"),
+    [
+        ("gpt-4o", "1024x1024", "high", 765),
+        ("gpt-4o", "2048x4096", "high", 1105),
+        ("gpt-4o", "4096x8192", "low", 85),
+        ("gpt-4o", "512x512", "auto", 255),
+        ("gpt-4o-mini", "1024x1024", "high", 25501),
+        ("o4-mini", "1024x1024", "high", 1762),  # 1024 patches
+        ("o4-mini", "1800x2400", "high", 2498),  # 1452 patches
+    ],
+)
+def test_a_picture_takes_the_tokens_of_the_published_formula(
+    model: str, size: str, detail: str, tokens: int
+) -> None:
+    """The examples of OpenAI's guide, "Images and vision"; "Hello!" as a message takes 9."""
+    prompt = picture(f"{size} pixels, ", detail=detail)
+    assert counted(prompt=prompt, response="", model=model) == (9 + tokens, 0, "estimated")
+
+
+def test_a_picture_whose_tokens_nobody_knows_leaves_the_call_uncounted_and_without_a_cost() -> None:
+    call = Call(id="0" * 32, kind=Kind.VISION, response="A cat.", provider="openai")
+    for model, size in (("gpt-4o", ""), ("claude-3-opus", "64x64 pixels, ")):
+        asked = msgspec.structs.replace(call, model=model, prompt=picture(size))
+        assert complete(asked) == asked
+        assert price(complete(asked)) is None
+
+
+def test_the_size_of_a_picture_is_read_from_its_header() -> None:
+    png = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (640).to_bytes(4) + (480).to_bytes(4)
+    gif = b"GIF89a" + (640).to_bytes(2, "little") + (480).to_bytes(2, "little")
+    frame = b"\xff\xc2\0\x11\x08" + (480).to_bytes(2) + (640).to_bytes(2)
+    jpeg = b"\xff\xd8\xff\xe0\0\x10" + b"\0" * 14 + frame
+    assert [(640, 480)] * 3 == [pixel_size(data) for data in (png, gif, jpeg)]
+    assert [None] * 4 == [pixel_size(data) for data in (png[:20], gif[:8], jpeg[:22], b"text")]
+
+
+@pytest.mark.parametrize(("model", "tokens"), [("gpt-4", 105), ("gpt-4o", 101)])
+def test_tool_definitions_take_the_tokens_of_the_cookbook(model: str, tokens: int) -> None:
+    """Cookbook, section 7: what its API reported for these messages and this tool."""
+    unit = {"type": "string", "description": "The unit of temperature to return"}
+    place = {"type": "string", "description": "The city and state, e.g. San Francisco, CA"}
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "get_current_weather",
+            "description": "Get the current weather in a given location",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "location": place,
+                    "unit": {**unit, "enum": ["celsius", "fahrenheit"]},
+                },
+                "required": ["location"],
+            },
+        },
+    }
+    system = "You are a helpful assistant that can answer to questions about the weather."
+    question = "What's the weather like in San Francisco?"
+    prompt = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    found = counted(prompt=prompt, response="", model=model, settings={"tools": [tool]})
+    assert found == (tokens, 0, "estimated")
 
 
 def test_anthropics_system_text_is_one_more_message() -> None:

@@ -40,7 +40,7 @@ WRITTEN_NAMES = (
     *("prompt", "response", "persona_id", "user_id", "session_id", "audit_reason"),
     *("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens", "cache_write_tokens"),
     *("cache_write_1h_tokens", "reasoning_tokens", "input_audio_tokens", "output_audio_tokens"),
-    *("input_image_tokens", "images", "audio_seconds"),
+    *("input_image_tokens", "images", "audio_seconds", "input_characters"),
     *("cost_usd", "latency_ms", "time_to_first_token_ms", "success"),
 )
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")

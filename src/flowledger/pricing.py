@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from genai_prices import Usage as ListUsage
 from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 from genai_prices.types import (
+    ClauseEquals,
     ModelInfo,
     ModelPrice,
     Provider,
@@ -47,7 +48,8 @@ _DAY = 86_400 * _SECOND
 _LAST_NS = 2**63  # the year 2262
 _BATCH = "batch"
 # "50% cost discount compared to synchronous APIs", as their guides to batches say of all models.
-_HALVE_BATCHES = frozenset({"anthropic", "azure", "openai"})
+# Bedrock: "at a 50% lower price compared to on-demand", aws.amazon.com/bedrock/pricing.
+_HALVE_BATCHES = frozenset({"anthropic", "aws", "azure", "openai"})
 
 # Everything an odd value in a Call can set off. A bug of ours in some other way still shows.
 _ODD = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError, RecursionError)
@@ -63,7 +65,7 @@ def price(call: Call) -> Cost | None:
     `processing`, `speed`, `search_type`) among the settings is honoured where the list prices it.
 
     A call of a batch (`processing` is `batch`) without a price of its own costs half at OpenAI,
-    Azure and Anthropic.
+    Azure, Anthropic and Bedrock.
 
     Tokens: a part without a price of its own (cached, cache write, audio, image, reasoning) costs
     what the whole costs. A side that was not counted adds nothing to the total and is None in its
@@ -71,13 +73,13 @@ def price(call: Call) -> Cost | None:
     open how much of the cached input was of that sort, the cost is None.
 
     Images: by tokens where they are known, else by number, size and quality. Speech by the second
-    needs `usage.seconds`; speech by the character has no price here.
+    needs `usage.seconds`, speech by the character `usage.characters`.
 
     Never raises: an odd value gives None.
     """
     try:
         if call.cost_usd is not None and _is_amount(call.cost_usd):
-            return Cost(total=float(call.cost_usd))
+            return Cost(total=float(call.cost_usd), source="given")
         return _by_list(call) or _by_image(call)
     except _ODD:
         return None
@@ -88,15 +90,20 @@ def _is_amount(value: object) -> bool:
 
 
 def _by_list(call: Call) -> Cost | None:
-    """The cost by tokens or seconds, from the price list."""
-    counts = _counts(call.usage)
-    if counts is None or not (call.outcome.success or any(counts) or call.usage.seconds):
+    """The cost by tokens, seconds or characters, from the price list."""
+    usage = call.usage
+    counts = _counts(usage)
+    used = any(counts or ()) or usage.seconds or usage.characters
+    if counts is None or not (call.outcome.success or used):
         return None
     names = (call.provider, call.model, call.model_asked)
     tariff = _resolve(*names) if sum(map(len, filter(None, names))) <= _LONGEST_NAMES else None
     if tariff is None:
         return None
     formula = tariff.at(call.start_ns, call.settings)
+    if formula.character and usage.characters is not None:
+        cost = formula.spoken(usage.characters)
+        return _in_batch(call, cost, tariff.provider.id)
     if formula.by_the_hour and call.usage.seconds is not None:
         return tariff.timed(call)
     if call.kind == Kind.IMAGE and call.usage.output_tokens is None:
@@ -141,7 +148,8 @@ class _Counts(NamedTuple):
 
 def _counts(usage: Usage) -> _Counts | None:
     """The tokens of a usage, or None when none are known or they cannot be true."""
-    if usage.input_tokens is None and usage.output_tokens is None and usage.seconds is None:
+    known = (usage.input_tokens, usage.output_tokens, usage.seconds, usage.characters)
+    if all(number is None for number in known):
         return None
     counts = _Counts(
         usage.input_tokens or 0,
@@ -218,11 +226,19 @@ class _Formula:
         known = {key: value for key, value in vars(prices).items() if value is not None}
         self.free = not known and _says_free(info)
         self.by_the_hour = any(key.endswith("_hours") for key in known)
+        self.character = _scaled(known.get("input_mchars", Decimal(0)))
         self.input = "input_mtok" in known
         self.output = "output_mtok" in known
         self.request = _scaled(known.get("requests_kcount", Decimal(0))) * 1000
         self.starts = _tier_starts(known.values())
         self.rates = [_rates(known, start) for start in (-1, *self.starts)]
+
+    def spoken(self, characters: int) -> Cost | None:
+        """What a text of so many characters costs to be spoken."""
+        if type(characters) is not int or not 0 <= characters <= _MOST_TOKENS:
+            return None
+        total = self.character * characters / _PER_DOLLAR
+        return Cost(total=total, input=total)
 
     def cost(self, usage: Usage, counts: _Counts, *, draws: bool) -> Cost | None:
         """What these tokens cost, or None when none of them has a price."""
@@ -465,7 +481,9 @@ def _prefix(name: str | None) -> str | None:
 def _find(named: str | None, prefix: str | None, name: str) -> _Tariff | None:
     for seller in _sellers(named, prefix, name):
         for form in _forms(name if named else name.removeprefix(f"{prefix}/")):
-            info = seller.find_model(form, all_providers=_providers())
+            info = seller.find_model(form, all_providers=_providers()) or _UNLISTED.get(
+                (seller.id, form)
+            )
             if info is None:
                 continue
             if seller is _provider(named) or _is_sure(seller, info, form, prefix):
@@ -512,7 +530,7 @@ def _is_sure(seller: Provider, info: ModelInfo, form: str, prefix: str | None) -
 
 
 def _forms(name: str) -> Iterator[str]:
-    """The name as given, without its prefixes, and then the same without a snapshot's date."""
+    """The name as given, without its prefixes, then without a snapshot's date or Vertex's `@`."""
     parts = name.split("/")[:6]
     tails = ["/".join(parts[at:]) for at in range(len(parts))]
     yield from tails
@@ -520,6 +538,30 @@ def _forms(name: str) -> Iterator[str]:
         undated = _SNAPSHOT.sub("", tail)
         if undated != tail:
             yield undated
+        if "@" in tail:
+            yield tail.replace("@", "-").removesuffix("-001")
+        if tail.startswith("ft:"):
+            base = _SNAPSHOT.sub("", tail.split(":")[1])
+            yield from (f"ft:{base}", f"ft:{base}-2024-")  # the list has those of 2024
+
+
+def _unlisted(model: str, asked: str, cached: str | None, answered: str) -> ModelInfo:
+    """A model that the list lacks, by its prices in dollars per million tokens."""
+    prices = {"input_mtok": asked, "cache_read_mtok": cached, "output_mtok": answered}
+    known = {key: Decimal(price) for key, price in prices.items() if price is not None}
+    return ModelInfo(id=model, match=ClauseEquals(model), prices=ModelPrice(**known))
+
+
+# By the seller and the name that `_forms` makes. Sources: openai.com/api/pricing, "Fine-tuning";
+# cloud.google.com/vertex-ai/generative-ai/pricing, "Mistral AI's models".
+_UNLISTED = {
+    ("openai", "ft:gpt-4.1"): _unlisted("ft:gpt-4.1", "3", "0.75", "12"),
+    ("openai", "ft:gpt-4.1-mini"): _unlisted("ft:gpt-4.1-mini", "0.8", "0.2", "3.2"),
+    ("openai", "ft:gpt-4.1-nano"): _unlisted("ft:gpt-4.1-nano", "0.2", "0.05", "0.8"),
+    ("google", "mistral-large-2407"): _unlisted("mistral-large-2407", "2", None, "6"),
+    ("google", "mistral-large-2411"): _unlisted("mistral-large-2411", "2", None, "6"),
+    ("google", "mistral-medium-3"): _unlisted("mistral-medium-3", "0.4", None, "2"),
+}
 
 
 def _provider(name: str | None) -> Provider | None:
@@ -538,7 +580,7 @@ def _providers() -> list[Provider]:
 
 
 class _Listed(NamedTuple):
-    """What one image of a quality costs, in dollars by size, from a day on."""
+    """What one image of a quality costs, in dollars by size ("" is any), from a day on."""
 
     model: str
     quality: str
@@ -557,7 +599,9 @@ def _gpt_image(square: str, oblong: str) -> dict[str, str]:
 # The price list has no prices by the image. A new price is a new row below the old one. Sources:
 # dall-e-2: OpenAI's announcement of the API, 3 November 2022; dall-e-3: openai.com/pricing as read
 # on 25 December 2023; gpt-image-1 and -mini: developers.openai.com/api/docs/models/gpt-image-1 and
-# .../gpt-image-1-mini as read in October 2026 (the output alone: the prompt's tokens come on top).
+# .../gpt-image-1-mini as read in October 2026 (the output alone: the prompt's tokens come on top);
+# imagen-4.0: ai.google.dev/gemini-api/docs/pricing, generally available since 14 August 2025.
+# Imagen 3 is not here: Vertex AI and the Gemini API charge differently for it.
 _DALL_E_2 = {"256x256": "0.016", "512x512": "0.018", "1024x1024": "0.020"}
 _IMAGES = (
     _Listed("dall-e-2", "standard", date(2022, 11, 3), _DALL_E_2),
@@ -569,6 +613,9 @@ _IMAGES = (
     _Listed("gpt-image-1-mini", "low", date(2025, 10, 6), _gpt_image("0.005", "0.006")),
     _Listed("gpt-image-1-mini", "medium", date(2025, 10, 6), _gpt_image("0.011", "0.015")),
     _Listed("gpt-image-1-mini", "high", date(2025, 10, 6), _gpt_image("0.036", "0.052")),
+    _Listed("imagen-4.0-fast-generate-001", "", date(2025, 8, 14), {"": "0.02"}),
+    _Listed("imagen-4.0-generate-001", "", date(2025, 8, 14), {"": "0.04"}),
+    _Listed("imagen-4.0-ultra-generate-001", "", date(2025, 8, 14), {"": "0.06"}),
 )
 
 
@@ -577,26 +624,30 @@ def _by_image(call: Call) -> Cost | None:
     count = call.usage.images
     if type(count) is not int or not 0 <= count <= _MOST_IMAGES:
         return None
-    if not (call.outcome.success or count) or not _sells_openai(call.provider):
+    if not (call.outcome.success or count):
         return None
-    each = _each(call.model, call) or _each(call.model_asked, call)
-    if each is None:
-        return None
-    total = float(each * count)
-    return _in_batch(call, Cost(total=total, output=total), "openai")
+    for name in (call.model, call.model_asked):
+        model = _SNAPSHOT.sub("", (_clean(name) or "").rpartition("/")[2])
+        sellers = ("google",) if model.startswith("imagen-") else ("openai", "azure")
+        each = _each(model, call) if _is_sold_by(call.provider, sellers) else None
+        if each is not None:
+            total = float(each * count)
+            return _in_batch(call, Cost(total=total, output=total), sellers[0])
+    return None
 
 
-def _each(name: str | None, call: Call) -> Decimal | None:
+def _each(model: str, call: Call) -> Decimal | None:
     """What one image cost on the day of the call; the first price holds before its day, too."""
-    model = _SNAPSHOT.sub("", (_clean(name) or "").rpartition("/")[2])
     size, quality = ("1024x1024", "standard") if model.startswith("dall-e") else ("auto", "auto")
     size = call.settings.get("size") or size
     quality = call.settings.get("quality") or quality
+    if model.startswith("imagen-"):
+        size = quality = ""  # one price for all
     rows = [row for row in _IMAGES if (row.model, row.quality) == (model, quality)]
     begun = [row for row in rows if _ns_of(row.since) <= call.start_ns] or rows[:1]
     return Decimal(begun[-1].sizes[size]) if begun and size in begun[-1].sizes else None
 
 
-def _sells_openai(provider: str | None) -> bool:
+def _is_sold_by(provider: str | None, sellers: tuple[str, ...]) -> bool:
     known = _provider(_clean(provider))
-    return known is None or known.id in ("openai", "azure")
+    return known is None or known.id in sellers

@@ -86,7 +86,8 @@ class Usage(_Struct, frozen=True):
     `input_tokens` includes `cached_input_tokens`, `cache_write_tokens`, `input_audio_tokens` and
     `input_image_tokens`; `cache_write_tokens` includes `cache_write_1h_tokens`, those kept for an
     hour rather than minutes. `output_tokens` includes `reasoning_tokens` and
-    `output_audio_tokens`, as OpenAI counts. `seconds` is audio length. `source` says where the
+    `output_audio_tokens`, as OpenAI counts. `seconds` is audio length, `characters` the
+    length of a text that was to be spoken. `source` says where the
     numbers come from: `reported` by the provider, `counted` with the model's own tokenizer, or
     `estimated` with another one.
     """
@@ -102,6 +103,7 @@ class Usage(_Struct, frozen=True):
     input_image_tokens: int | None = None
     images: int | None = None
     seconds: float | None = None
+    characters: int | None = None
     source: str = "reported"
 
     @property
@@ -113,11 +115,15 @@ class Usage(_Struct, frozen=True):
 
 
 class Cost(_Struct, frozen=True):
-    """What a call cost in US dollars; `total` may be known where its parts are not."""
+    """What a call cost in US dollars; `total` may be known where its parts are not.
+
+    `source` is `listed` where it follows from a price list, and `given` where the caller said it.
+    """
 
     total: float
     input: float | None = None
     output: float | None = None
+    source: str = "listed"
 
 
 class Outcome(_Struct, frozen=True):

@@ -3,8 +3,10 @@
     complete -> _input  -> _Found -> count -> a tokenizer of splintr's, loaded on first use
              -> _output -> _Found -> count
 
-Only what was recorded can be counted. Tools, images, hidden reasoning, another family's chat
-template, and text that was cut or masked on the way in do not show in it: `estimated`.
+Only what was recorded can be counted. Tools and images are, by OpenAI's published formulas; a
+message with another medium, or of a model without a formula, is not counted. Hidden reasoning,
+another family's chat template, and text that was cut or masked on the way in do not show in it:
+`estimated`.
 """
 
 import json
@@ -17,6 +19,7 @@ from splintr import AnyTokenizer, Tokenizer
 
 from flowledger.privacy import is_hashed
 from flowledger.records import Call, Kind, ToolCall
+from flowledger.token_formulas import MEDIA, image_tokens, tool_tokens
 
 __all__ = ["complete", "count"]
 
@@ -56,6 +59,9 @@ _NAMED = [(re.compile(rf"(?:^|[/.:])(?:{form})"), name) for form, name in _VOCAB
 # These think before they answer, and the thoughts are charged but not shown.
 _HIDES = re.compile(r"(?:^|[/.:])(?:o[134]([-:]|$)|gpt-5|gpt-oss|deepseek-r)")
 
+# Charged by the character: developers.openai.com/api/docs/pricing, groq.com/pricing.
+_BY_CHARACTER = re.compile(r"(.*/)?(tts-1|orpheus-)")
+
 
 def count(text: str, model: str | None) -> tuple[int, bool]:
     """The tokens of a text, and whether they were counted with the model's own tokenizer.
@@ -77,8 +83,9 @@ def complete(call: Call) -> Call:
 
     Unchanged: a call whose numbers are there, that failed, or that shows no text to count; an
     image, speech or retrieval call; a tracked function without a model. Numbers that are there
-    stay. An embedding has no output. `usage.source` becomes `counted`, or `estimated` where the
-    tokenizer is another model's or something that is charged for does not show in the text.
+    stay. An embedding has no output. Of speech by `tts-1` the characters are counted.
+    `usage.source` becomes `counted`, or `estimated` where the tokenizer is another model's or
+    something that is charged for does not show in the text.
 
     Messages cost 3 tokens each, a name 1, and the answer's opening 3, as in OpenAI's cookbook,
     "How to count tokens with tiktoken", section 6 (num_tokens_from_messages). For other makers'
@@ -87,9 +94,20 @@ def complete(call: Call) -> Call:
     Never raises: where the shapes are too odd, the call comes back unchanged.
     """
     try:
+        if _is_spoken(call):
+            usage = msgspec.structs.replace(call.usage, characters=len(call.prompt))
+            return msgspec.structs.replace(call, usage=usage)
         return _completed(call) if _is_countable(call) else call
     except _ODD:
         return call
+
+
+def _is_spoken(call: Call) -> bool:
+    """Whether the call had a text spoken that is charged by the character, and shows it whole."""
+    if call.kind != Kind.SPEECH or call.usage.characters is not None or call.notes:
+        return False
+    spoken = isinstance(call.prompt, str) and not is_hashed(call.prompt)
+    return spoken and call.outcome.success and bool(_BY_CHARACTER.match(_model(call) or ""))
 
 
 def _is_countable(call: Call) -> bool:
@@ -111,7 +129,10 @@ def _is_embedding(call: Call) -> bool:
 
 def _completed(call: Call) -> Call:
     usage, model = call.usage, _model(call)
-    asked = _input(call, model) if usage.input_tokens is None else None
+    try:
+        asked = _input(call, model) if usage.input_tokens is None else None
+    except _NotCountable:
+        return call  # the text alone would be a wrong number, and a wrong cost
     answered = _output(call, model) if usage.output_tokens is None else None
     sums = [one for one in (asked, answered) if one is not None]
     if not sums:
@@ -134,10 +155,12 @@ def _model(call: Call) -> str | None:
 
 
 def _input(call: Call, model: str | None) -> tuple[int, bool] | None:
-    found = _Found()
+    found = _Found(model)
     found.prompt(call.prompt)
     if any(call.settings.get(key) for key in ("tools", "functions", "response_format")):
         found.all_shown = False
+    if tools := call.settings.get("tools") or call.settings.get("functions"):
+        found.extra += _tools(tools, model)
     if found.messages and _vocabulary(model) not in _OPENAI:
         found.all_shown = False
     return found.sum(model)
@@ -146,7 +169,7 @@ def _input(call: Call, model: str | None) -> tuple[int, bool] | None:
 def _output(call: Call, model: str | None) -> tuple[int, bool] | None:
     if _is_embedding(call):
         return None
-    found = _Found()
+    found = _Found(model)
     found.answer(call.response)
     asked = [tool for tool in call.tool_calls if tool.result is None]
     if asked and not found.tools:
@@ -156,6 +179,19 @@ def _output(call: Call, model: str | None) -> tuple[int, bool] | None:
     return found.sum(model)
 
 
+def _tools(tools: Any, model: str | None) -> int:
+    """The tokens of tool definitions by the formula for OpenAI's models, a guess for others."""
+    start = 10 if _vocabulary(model) == "cl100k_base" else 7
+    try:
+        return tool_tokens(tools, start, lambda text: count(text, model)[0])
+    except _ODD:
+        return count(_as_json(tools), model)[0]
+
+
+class _NotCountable(Exception):
+    """Something takes tokens, and nobody has published how many."""
+
+
 class _Found:
     """The text found in a prompt or an answer.
 
@@ -163,7 +199,8 @@ class _Found:
     walked to a depth that no provider's answer reaches.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: str | None) -> None:
+        self.model = model
         self.texts: list[str] = []
         self.extra = 0
         self.messages = 0
@@ -232,8 +269,21 @@ class _Found:
             self.texts.append(content["text"])
         elif content is not None:
             self.all_shown = False
-            if isinstance(content, dict):
+            if isinstance(content, dict) and content.get("type") in MEDIA:
+                self.media(content)
+            elif isinstance(content, dict):
                 self.content(content.get("content"), depth + 1)
+
+    def media(self, part: dict[str, Any]) -> None:
+        """An image, by its formula.
+
+        Raises:
+            _NotCountable: the part is no image, or its size or the model's formula is not known.
+        """
+        tokens = image_tokens(part, self.model)
+        if tokens is None:
+            raise _NotCountable
+        self.extra += tokens
 
     def answer(self, answer: Any, depth: int = 0) -> None:
         """A provider's response, or any part of one."""

@@ -21,6 +21,7 @@ import msgspec
 from flowledger.asynchronous import reraise_asynchronous
 from flowledger.errors import RecordError
 from flowledger.records import Call, Job, Logged, Span, encode, encode_fields, encode_value
+from flowledger.token_formulas import pixel_size
 
 __all__ = ["encode_bounded", "freeze", "plain"]
 
@@ -165,7 +166,10 @@ def _fitting(value: Any, limit: int) -> tuple[Any, bool]:
 
 
 def _described(media_type: str, data: bytes) -> str:
-    return f"[{media_type}, {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}]"
+    size = pixel_size(data) if media_type.startswith("image/") else None
+    pixels = f"{size[0]}x{size[1]} pixels, " if size else ""
+    digest = hashlib.sha256(data).hexdigest()
+    return f"[{media_type}, {pixels}{len(data)} bytes, sha256 {digest}]"
 
 
 def _media_type(data: bytes) -> str:

@@ -28,6 +28,7 @@ WHERE_ANY = (
     "input_image_tokens",
     "images",
     "audio_seconds",
+    "input_characters",
 )
 
 
@@ -192,6 +193,7 @@ def _cost(call: "StoredCall") -> Pairs:
         ("input", _dollars(call.input_cost_usd)),
         ("output", _dollars(call.output_cost_usd)),
         ("usage", call.usage_source),
+        ("source", call.cost_source),
     )
 
 

@@ -95,6 +95,11 @@ def command(by: str, bars: str, limit: int, as_json: bool, scope: Scope) -> None
         print_table(_columns(by), _table(rows, in_all, by, MEASURES[bars]))
         if in_all.unpriced:
             click.echo(f"\n{number(in_all.unpriced)} calls have no known price: not in the cost.")
+        if in_all.estimated:
+            click.echo(
+                f"\n{number(in_all.estimated)} calls have estimated tokens:"
+                f" {money(in_all.estimated_cost_usd)} of the cost is an estimate."
+            )
     else:
         click.echo(f"no calls: {scope.words()}", err=True)
     sys.exit(0 if in_all.calls else 1)

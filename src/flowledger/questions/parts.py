@@ -23,6 +23,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """What some calls of a window add up to; `start_ms` is a span of time's, else None.
 
     `cost_usd` is None where something cost and nobody knows what; `unpriced` calls are not in it.
+    `estimated_cost_usd`, a part of it, rests on the estimated tokens of `estimated` calls.
     `error_rate` is in per cent. Percentiles are None where they are not asked for.
     """
 
@@ -36,6 +37,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     total_tokens: int
     cost_usd: float | None
     unpriced: int
+    estimated: int
+    estimated_cost_usd: float
     mean_latency_ms: float | None
     p50_latency_ms: float | None = None
     p95_latency_ms: float | None = None
@@ -60,6 +63,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
             total_tokens=sums.total_tokens,
             cost_usd=sums.spend_usd,
             unpriced=sums.unpriced,
+            estimated=sums.estimated,
+            estimated_cost_usd=sums.estimated_cost_usd,
             mean_latency_ms=sums.mean_latency_ms if sums.calls else None,
             p50_latency_ms=speed.p50,
             p95_latency_ms=speed.p95,

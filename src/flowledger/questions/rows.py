@@ -171,10 +171,12 @@ class _CallFacts(_Row, frozen=True):
     input_image_tokens: int | None
     images: int | None
     audio_seconds: float | None
+    input_characters: int | None
     usage_source: str | None
     cost_usd: float | None
     input_cost_usd: float | None
     output_cost_usd: float | None
+    cost_source: str | None
     success: bool
     error_type: str | None
     error_message: str | None
@@ -237,8 +239,9 @@ class Sums(_Row, frozen=True):
     """What calls add up to; averages and rates follow from it.
 
     `counted` calls have token counts, `priced` ones a cost, `unpriced` ones cost something that is
-    not in it. Scores are the caller's own metrics. `first_ms` and `last_ms` are when the first and
-    the last of the calls began.
+    not in it. `estimated` calls have a cost that rests on estimated tokens: `cost_usd` includes it,
+    and `estimated_cost_usd` is its sum. Scores are the caller's own metrics. `first_ms` and
+    `last_ms` are when the first and the last of the calls began.
     """
 
     calls: int
@@ -250,6 +253,8 @@ class Sums(_Row, frozen=True):
     priced: int
     unpriced: int
     cost_usd: float
+    estimated: int
+    estimated_cost_usd: float
     latency_ms: float
     latency_squared: float
     confidences: int

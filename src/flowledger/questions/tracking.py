@@ -44,6 +44,8 @@ def metrics_of(sums: Sums) -> dict[str, Any]:
         "total_cost": sums.cost_usd,
         "total_tokens": sums.total_tokens,
         "unpriced_runs": sums.unpriced,
+        "estimated_runs": sums.estimated,
+        "estimated_cost_usd": sums.estimated_cost_usd,
     }
 
 

@@ -70,6 +70,7 @@ USAGE_DETAILS = {
     "input_image_tokens": "flowledger.usage.input_image_tokens",
     "images": "flowledger.usage.images",
     "audio_seconds": "flowledger.usage.audio_seconds",
+    "input_characters": "flowledger.usage.input_characters",
 }
 REQUEST_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
 
@@ -256,6 +257,7 @@ def _usage_details(usage: Usage) -> dict[str, float]:
         usage.input_image_tokens,
         usage.images,
         usage.seconds,
+        usage.characters,
     )
     return {name: value for name, value in zip(USAGE_DETAILS, values, strict=True) if value}
 

@@ -50,6 +50,8 @@ SUMS = {
     "priced": "BIGINT",
     "unpriced": "BIGINT",
     "cost_usd": "DOUBLE PRECISION",
+    "estimated": "BIGINT",
+    "estimated_cost_usd": "DOUBLE PRECISION",
     "latency_ms": "DOUBLE PRECISION",
     "latency_squared": "DOUBLE PRECISION",
     "confidences": "BIGINT",

@@ -84,6 +84,8 @@ class Overview(BaseModel):
     total_tokens: Count
     total_cost_usd: Number
     unpriced_runs: Count = Field(description="Calls whose price nobody knows; not in the cost.")
+    estimated_runs: Count = Field(description="Calls whose cost rests on estimated tokens.")
+    estimated_cost_usd: Number = Field(description="The cost of these; it is in the cost.")
     change: Change
     generated_at: str
 
@@ -182,6 +184,8 @@ class ModelNumbers(BaseModel):
     total_cost_usd: Number
     cost_per_call_usd: Number = Field(description="Over the calls whose price is known.")
     unpriced_runs: Count
+    estimated_runs: Count
+    estimated_cost_usd: Number
     p50_response_time_ms: Speed | None
     p95_response_time_ms: Speed | None
 
@@ -200,6 +204,8 @@ class ModelNumbers(BaseModel):
             total_cost_usd=row.cost_usd,
             cost_per_call_usd=row.cost_per_call_usd,
             unpriced_runs=row.unpriced,
+            estimated_runs=row.estimated,
+            estimated_cost_usd=row.estimated_cost_usd,
             p50_response_time_ms=speed.p50,
             p95_response_time_ms=speed.p95,
         )

@@ -81,6 +81,8 @@ class Numbers(BaseModel):
     total_tokens: int
     cost_usd: Number
     unpriced: int
+    estimated: int = Field(description="Calls whose cost rests on estimated tokens.")
+    estimated_cost_usd: Number
     avg_latency_ms: Number
 
 
@@ -227,7 +229,8 @@ class _Exploring:
 
 def _numbers(row: Sums) -> dict[str, Any]:
     same = ("calls", "failed", "error_rate", "input_tokens", "output_tokens", "total_tokens")
-    numbers = {name: getattr(row, name) for name in (*same, "cost_usd", "unpriced")}
+    costs = ("cost_usd", "unpriced", "estimated", "estimated_cost_usd")
+    numbers = {name: getattr(row, name) for name in (*same, *costs)}
     return {**numbers, "avg_latency_ms": row.mean_latency_ms}
 
 

@@ -152,6 +152,8 @@ def _overview(over: Over, days: int, sums: Sums) -> Overview:
         total_tokens=sums.total_tokens,
         total_cost_usd=sums.cost_usd,
         unpriced_runs=sums.unpriced,
+        estimated_runs=sums.estimated,
+        estimated_cost_usd=sums.estimated_cost_usd,
         change=Change.between(sums, over.sums_before()),
         generated_at=now_text(),
     )

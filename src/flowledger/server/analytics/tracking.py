@@ -56,6 +56,8 @@ class Metrics(BaseModel):
     total_cost: Number
     total_tokens: int
     unpriced_runs: int
+    estimated_runs: int
+    estimated_cost_usd: Number
 
 
 class FeatureMetrics(BaseModel):

@@ -65,6 +65,8 @@ CREATE TABLE llm_rollup (
     priced BIGINT NOT NULL,
     unpriced BIGINT NOT NULL,
     cost_usd DOUBLE PRECISION NOT NULL,
+    estimated BIGINT NOT NULL,
+    estimated_cost_usd DOUBLE PRECISION NOT NULL,
     latency_ms DOUBLE PRECISION NOT NULL,
     latency_squared DOUBLE PRECISION NOT NULL,
     confidences BIGINT NOT NULL,
@@ -107,6 +109,8 @@ CREATE TABLE llm_facets (
     priced BIGINT NOT NULL,
     unpriced BIGINT NOT NULL,
     cost_usd DOUBLE PRECISION NOT NULL,
+    estimated BIGINT NOT NULL,
+    estimated_cost_usd DOUBLE PRECISION NOT NULL,
     latency_ms DOUBLE PRECISION NOT NULL,
     latency_squared DOUBLE PRECISION NOT NULL,
     confidences BIGINT NOT NULL,
@@ -158,9 +162,15 @@ SELECT
         WHEN success AND model IS NOT NULL THEN 1
         WHEN total_tokens IS NOT NULL THEN 1
         WHEN images IS NOT NULL OR audio_seconds IS NOT NULL THEN 1
+        WHEN input_characters IS NOT NULL THEN 1
         ELSE 0
     END AS unpriced,
     COALESCE(cost_usd, 0) AS cost_usd,
+    CASE WHEN cost_source = 'listed' AND usage_source = 'estimated' THEN 1 ELSE 0 END AS estimated,
+    CASE
+        WHEN cost_source = 'listed' AND usage_source = 'estimated' THEN cost_usd
+        ELSE 0
+    END AS estimated_cost_usd,
     latency_ms,
     latency_ms * latency_ms AS latency_squared,
     CASE WHEN confidence IS NULL THEN 0 ELSE 1 END AS confidences,
