@@ -365,6 +365,16 @@ def test_the_export(recount: Recount) -> None:
     }
 
 
+def test_the_report_says_how_many_more_there_are(recount: Recount, tmp_path: Path) -> None:
+    run(recount, "report", "--days", "90", "--output", str(tmp_path / "report.md"))
+    text = (tmp_path / "report.md").read_text()
+    for dimension in ("model", "error_type"):
+        values = by(recount.last(90), dimension).keys() - (
+            {None} if dimension != "model" else set()
+        )
+        assert f"and {len(values) - 20:,} more" in text
+
+
 def test_the_counters_of_metrics(recount: Recount) -> None:
     samples = [
         sample

@@ -112,8 +112,9 @@ def _sections(over: Over, scope: Scope, found: Report) -> Iterator[Section | Non
     yield Section(
         "Features", charts.bars(features, "feature", whole=sums), _parts("Feature", features)
     )
-    users = over.by("user_id", MOST_ROWS)
-    yield Section("Users", None, _parts("User", users)) if users else None
+    users = over.by("user_id")
+    named = any(row.value is not None for row in users)
+    yield Section("Users", None, _parts("User", users)) if named else None
     histograms = over.histograms("model")
     most = sorted(histograms, key=lambda name: -sum(n for _, n in histograms[name]))
     shown = {name: histograms[name] for name in most[:MOST_LATENCIES]}
@@ -129,8 +130,15 @@ def _sections(over: Over, scope: Scope, found: Report) -> Iterator[Section | Non
     yield Section("Days", None, _days(found))
 
 
+def _first(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of the first rows, which ends with how many more there are."""
+    more = len(rows) - MOST_ROWS
+    last = [(f"and {more:,} more", *[""] * (len(head) - 1))] if more > 0 else []
+    return Table(head, [*rows[:MOST_ROWS], *last])
+
+
 def _models(found: Report) -> Table:
-    return Table(
+    return _first(
         ("Model", "Calls", "Success", "Tokens", "Cost", "Per call", "p50", "p95"),
         [
             (
@@ -143,13 +151,13 @@ def _models(found: Report) -> Table:
                 numbers.milliseconds(row.p50_response_time_ms),
                 numbers.milliseconds(row.p95_response_time_ms),
             )
-            for row in found.model_comparison.model_comparison[:MOST_ROWS]
+            for row in found.model_comparison.model_comparison
         ],
     )
 
 
 def _parts(name: str, rows: Sequence[Slice]) -> Table:
-    return Table(
+    return _first(
         (name, "Calls", "Failed", "Tokens", "Cost", "Mean latency"),
         [
             (
@@ -160,14 +168,14 @@ def _parts(name: str, rows: Sequence[Slice]) -> Table:
                 numbers.money(row.spend_usd),
                 numbers.milliseconds(row.mean_latency_ms),
             )
-            for row in rows[:MOST_ROWS]
+            for row in rows
         ],
     )
 
 
 def _types(found: Report) -> Table:
     total = found.errors.total_errors
-    return Table(
+    return _first(
         ("Error", "Calls", "Share"),
         [
             (name, numbers.count(count), numbers.percent(100 * count / total))
@@ -195,7 +203,7 @@ def _failures(found: Report) -> Table:
 
 
 def _prompts(found: Report) -> Table:
-    return Table(
+    return _first(
         ("Prompt version", "Calls", "Success", "Cost", "Mean latency", "Last used"),
         [
             (
@@ -206,7 +214,7 @@ def _prompts(found: Report) -> Table:
                 numbers.milliseconds(row.avg_response_time_ms),
                 row.last_used[:10],
             )
-            for row in found.prompt_analysis.prompt_analysis[:MOST_ROWS]
+            for row in found.prompt_analysis.prompt_analysis
         ],
     )
 
