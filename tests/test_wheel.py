@@ -12,7 +12,14 @@ UV = Path(sys.executable).with_name("uv")
 
 
 def build_wheel(folder: Path) -> Path:
-    build = [UV, "build", "--wheel", "--no-build-isolation", "--python", sys.executable]
+    build: list[str | Path] = [
+        UV,
+        "build",
+        "--wheel",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+    ]
     subprocess.run([*build, "--out-dir", folder, ROOT], check=True, capture_output=True)
     [wheel] = folder.glob("*.whl")
     return wheel
@@ -38,7 +45,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_works_by_itself(tmp_path:
 
 def test_the_demo_runs_with_what_the_server_extra_installs(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
-    install = [UV, "pip", "install", "--quiet", "--python", python]
+    install: list[str | Path] = [UV, "pip", "install", "--quiet", "--python", python]
     extra = f"{build_wheel(tmp_path)}[server]"
     subprocess.run(
         [UV, "venv", "--quiet", "--python", sys.executable, python.parent.parent], check=True

@@ -465,7 +465,7 @@ def test_chat_asks_and_is_recorded(
     monkeypatch.setenv("ANTHROPIC_BASE_URL", stub.root)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "stub")
     monkeypatch.setenv("FLOWLEDGER_HOME", str(tmp_path))
-    asked = {"message": "Why?", "model": f"anthropic/{MODEL}", "temperature": 0.2}
+    asked: dict[str, Any] = {"message": "Why?", "model": f"anthropic/{MODEL}", "temperature": 0.2}
     text = flowledger.chat(**asked)
     pieces = list(flowledger.chat(**asked, stream=True))
     assert text == "".join(pieces)

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -408,3 +409,18 @@ def test_the_one_command_starts_its_own_database_and_shows_everything(
     } == missing_fields(said)
     assert [] == project.added()
     shutil.rmtree(folder)
+
+
+def test_the_viewer_shows_what_this_process_just_recorded_in_a_new_sqlite_database(
+    tmp_path: Path,
+) -> None:
+    place = {"FLOWLEDGER_TRACKING_URI": f"sqlite:///{tmp_path / 'new.db'}"}
+    program = """
+from tidyllm.infrastructure.tools.mlflow_viewer import show_last_5_mlflow_records
+from tidyllm.services import MLflowIntegrationService
+
+MLflowIntegrationService().log_llm_request("custom-model", "Why?", "So.", 5.0, user_id="ana")
+show_last_5_mlflow_records()
+"""
+    printed = Project("tidyllm", tmp_path, place).run(sys.executable, "-c", program)
+    assert ["ana"] == re.findall("User ID: (.*)", printed)

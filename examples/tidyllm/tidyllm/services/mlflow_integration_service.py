@@ -1,6 +1,7 @@
 """The service behind the record: whether it works, what it holds, and logging by hand."""
 
 import weakref
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -124,10 +125,10 @@ class MLflowIntegrationService:
         Raises:
             FlowledgerError: the database does not answer.
         """
-        ledger = self._opened()
-        ledger.revision()  # says at once when it does not
+        with suppress(NotFound):  # a new database is made when the first request is delivered
+            self._opened().revision()  # says at once when it does not answer
         flowledger.flush(TABLES_SECONDS)
-        return ledger
+        return self._opened()
 
     def _opened(self) -> "Ledger":
         from flowledger.questions import Ledger  # a chat must not wait for its import
