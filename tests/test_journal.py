@@ -269,3 +269,24 @@ def test_a_record_that_interrupts_another_one_on_the_same_thread_is_kept_after_i
     assert 5000 == found.count(b"interrupted")
     assert 0 < found.count(b"interrupting")
     assert len(found) == found.count(b"interrupted") + found.count(b"interrupting")
+
+
+def test_a_forked_child_keeps_no_segment_locked_that_its_parent_let_go_of(tmp_path: Path) -> None:
+    journal = writer(tmp_path)
+    journal.append(1, b"one")
+    journal.close()
+    [path] = segment_paths(tmp_path)
+    ours = Segment(path)
+    assert ours.finished()
+    may_leave, leave = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(leave)
+        os.read(may_leave, 1)  # until the parent closes its end
+        os._exit(0)
+    os.close(may_leave)
+    ours.close()
+    with Segment(path) as another:
+        assert another.finished()
+    os.close(leave)
+    assert (child, 0) == os.waitpid(child, 0)

@@ -170,8 +170,8 @@ def _is_torn(rest: bytes) -> bool:
         return MARKER.startswith(rest[: len(MARKER)])
     marker, length, checksum = _frame_head.unpack_from(rest)
     payload = rest[_frame_head.size :]
-    reaches_beyond = len(payload) < length <= MAX_PAYLOAD
-    return bool(marker == MARKER and reaches_beyond and crc32(payload) != checksum)
+    reaches_beyond: bool = marker == MARKER and len(payload) < length <= MAX_PAYLOAD
+    return reaches_beyond and crc32(payload) != checksum
 
 
 def _next_frame(data: bytes, position: int) -> int | None:
