@@ -11,7 +11,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from flowledger.audit.erasure import erase, purge
 from flowledger.audit.proof import verify
 from flowledger.config import Destination
-from flowledger.records import Actor, Call, Job, Outcome, Place, encode, new_id
+from flowledger.records import Actor, Call, Job, Outcome, Place, Record, encode, new_id
 from flowledger.store import open_sink
 from tests.calls import NOW_NS, a_call, any_call
 from tests.test_erasure import DAY_NS, TEXT, USER, fill, scalar, told_everywhere, traces_in
@@ -131,7 +131,8 @@ def test_her_part_of_another_ones_archived_trace_is_erased_and_the_rest_stays(
         outcome=Outcome(success=True),
     )
     place = Place(root_id=job.id, parent_id=job.id, experiment="support")
-    calls = [
+    records: list[Record] = [job]
+    records += [
         a_call(
             start_ns=LONG_AGO_NS,
             actor=Actor(user_id=user),
@@ -141,8 +142,8 @@ def test_her_part_of_another_ones_archived_trace_is_erased_and_the_rest_stays(
         )
         for user in ("ana", "bob")
     ]
-    numbered = [
-        msgspec.structs.replace(one, producer=PRODUCER, seq=next(numbers)) for one in (job, *calls)
+    numbered: list[Record] = [
+        msgspec.structs.replace(one, producer=PRODUCER, seq=next(numbers)) for one in records
     ]
     fill(database_uri, tmp_path / "mlruns", numbered)
     assert 3 == archive(database_uri, tmp_path / "archive")
