@@ -1,5 +1,7 @@
 """Our params and metrics are also written under the names that a system has for them."""
 
+from typing import Any
+
 import pytest
 
 import flowledger
@@ -54,10 +56,10 @@ def test_the_names_travel_with_each_call() -> None:
 
 
 def test_every_name_that_may_have_a_second_one_is_written() -> None:
+    details: dict[str, Any] = {n: 1 for n in USAGE_DETAILS if n in Usage.__struct_fields__}
     made = entry(a_call(
         settings={"temperature": 0.5, "max_tokens": 9},
-        usage=Usage(**{name: 1 for name in USAGE_DETAILS if name != "audio_seconds"}, seconds=1,
-                    input_tokens=7, output_tokens=2),
+        usage=Usage(**details, seconds=1, characters=1, input_tokens=7, output_tokens=2),
         first_token_ns=1,
     ))  # fmt: skip
     written = {key for key, _ in [*made.params, *made.metrics]}

@@ -17,7 +17,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # As `llm_measured` counts: something was used, and its price is not known.
 UNPRICED = (
     "cost_usd IS NULL AND ((success AND model IS NOT NULL)"
-    " OR total_tokens IS NOT NULL OR images IS NOT NULL OR audio_seconds IS NOT NULL)"
+    " OR total_tokens IS NOT NULL OR images IS NOT NULL OR audio_seconds IS NOT NULL"
+    " OR input_characters IS NOT NULL)"
 )
 UNCOUNTED = "total_tokens IS NULL AND success AND model IS NOT NULL"
 LACKS = {"cost": UNPRICED, "tokens": UNCOUNTED}

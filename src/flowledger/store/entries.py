@@ -468,8 +468,8 @@ def _attributes(call: Call, cost: Cost | None) -> Iterable[tuple[str, Any]]:
         yield "mlflow.chat.tokenUsage", token_usage(call)
         yield "gen_ai.usage.input_tokens", usage.input_tokens or 0
         yield "gen_ai.usage.output_tokens", usage.output_tokens or 0
-    for name, value in _usage_details(usage).items():
-        yield USAGE_DETAILS[name], value
+    for name, amount in _usage_details(usage).items():
+        yield USAGE_DETAILS[name], amount
     if cost is not None:
         yield "mlflow.llm.cost", cost_parts(cost)
     for key, value in (
