@@ -116,8 +116,10 @@ def test_every_undamaged_record_is_stored_and_what_is_left_of_the_others_is_reje
     assert len(segments) > len(DAMAGES)
     damaged = [
         Damaged(path, DAMAGES[number % len(DAMAGES)], seed + number)
-        for number, path in enumerate(segments)
+        for number, path in enumerate(segments[:-1])
     ]
+    # A last segment that is cut off looks like that of a killed process.
+    damaged.append(Damaged(segments[-1], flipped, seed))
     host.collect_once(sqlite_uri)
     ledger = Ledger(sqlite_uri)
     stored = {call_id for (call_id,) in ledger.rows("SELECT id FROM llm_calls")}
