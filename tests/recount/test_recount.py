@@ -40,7 +40,7 @@ CALLS, LIVE = (5_000, 200) if os.environ.get("SLOW_TESTS") else (700, 24)
 SEED = 20_261_201
 DAY_MS = 86_400_000
 ANALYTICS, EXPLORING = "/api/analytics/mlflow", "/api/flowledger/v1"
-FILTERS: list[dict[str, str]] = [
+FILTERS: list[dict[str, Any]] = [
     {},
     {"feature": "support"},
     {"model": "gpt-4o"},
@@ -140,7 +140,7 @@ def test_the_calls_are_as_mixed_as_they_should_be(made: Made) -> None:
 
 @some
 @pytest.mark.parametrize("days", [1, 7, 30, 90])
-def test_the_overview(recount: Recount, wanted: dict[str, str], days: int) -> None:
+def test_the_overview(recount: Recount, wanted: dict[str, Any], days: int) -> None:
     calls, told = (
         recount.last(days, **wanted),
         recount.ask(f"{ANALYTICS}/overview", days=days, **wanted),
@@ -180,7 +180,7 @@ OVERVIEW = (
 
 @some
 @pytest.mark.parametrize("period", ["day", "hour"])
-def test_trends(recount: Recount, wanted: dict[str, str], period: str) -> None:
+def test_trends(recount: Recount, wanted: dict[str, Any], period: str) -> None:
     length = DAY_MS if period == "day" else DAY_MS // 24
     form = "%Y-%m-%d" if period == "day" else "%Y-%m-%dT%H:00:00Z"
     expected = {
@@ -203,7 +203,7 @@ def test_trends(recount: Recount, wanted: dict[str, str], period: str) -> None:
 
 
 @some
-def test_errors(recount: Recount, wanted: dict[str, str]) -> None:
+def test_errors(recount: Recount, wanted: dict[str, Any]) -> None:
     failed = [one for one in recount.last(90, **wanted) if one["failed"]]
     told = recount.ask(f"{ANALYTICS}/errors", days=90, **wanted)
     assert len(failed) == told["total_errors"]
@@ -214,7 +214,7 @@ def test_errors(recount: Recount, wanted: dict[str, str]) -> None:
 
 
 @some
-def test_models(recount: Recount, wanted: dict[str, str]) -> None:
+def test_models(recount: Recount, wanted: dict[str, Any]) -> None:
     told = recount.ask(f"{ANALYTICS}/model-comparison", days=90, **wanted)["model_comparison"]
     expected = by(recount.last(90, **wanted), "model")
     assert {
@@ -233,7 +233,7 @@ def test_models(recount: Recount, wanted: dict[str, str]) -> None:
 
 
 @some
-def test_prompts(recount: Recount, wanted: dict[str, str]) -> None:
+def test_prompts(recount: Recount, wanted: dict[str, Any]) -> None:
     told = recount.ask(f"{ANALYTICS}/prompt-analysis", days=90, **wanted)["prompt_analysis"]
     expected = by(recount.last(90, **wanted), "prompt_version")
     expected.pop(None, None)
@@ -244,7 +244,7 @@ def test_prompts(recount: Recount, wanted: dict[str, str]) -> None:
 
 @some
 @pytest.mark.parametrize("dimension", DIMENSIONS)
-def test_usage(recount: Recount, wanted: dict[str, str], dimension: str) -> None:
+def test_usage(recount: Recount, wanted: dict[str, Any], dimension: str) -> None:
     told = recount.ask(f"{EXPLORING}/usage", by=dimension, days=90, limit=1000, **wanted)
     calls = recount.last(90, **wanted)
     assert numbers_by(calls, dimension) == {
@@ -271,7 +271,8 @@ def numbers_by(calls: list[dict[str, Any]], dimension: str) -> dict[str | None, 
 
 
 def test_sessions(recount: Recount) -> None:
-    found, page = [], None
+    found: list[Any] = []
+    page = None
     while True:
         query = {"days": 90, "limit": 7} | ({"page": page} if page else {})
         told = recount.ask(f"{EXPLORING}/sessions", **query)
@@ -292,7 +293,7 @@ def test_sessions(recount: Recount) -> None:
 
 @some
 def test_python_questions_over_windows_of_any_length(
-    recount: Recount, wanted: dict[str, str]
+    recount: Recount, wanted: dict[str, Any]
 ) -> None:
     chance = random.Random(str(wanted))
     newest = round(now_ms())
