@@ -4,7 +4,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 BIN := .venv/bin
 UV := $(BIN)/uv
 JOBS ?= 3
-unexport PYTHONPATH VIRTUAL_ENV
+# Without the bytecode of MLflow each process of the tests takes some seconds more to start.
+unexport PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 # Companies put proxies with certificates of their own into the system's store.
 export UV_SYSTEM_CERTS := true
 

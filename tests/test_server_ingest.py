@@ -199,7 +199,8 @@ def test_a_content_type_not_known_here_is_refused_naming_those_that_are(
 def bomb(encoding: str, size: int) -> bytes:
     """So many zeros, compressed; zstd's in a stream, whose head does not say how many."""
     if encoding != "zstd":
-        return ENCODINGS[encoding](bytes(size))
+        packed: bytes = ENCODINGS[encoding](bytes(size))
+        return packed
     packer = zstd.ZstdCompressor()
     return b"".join([*(packer.compress(bytes(MIB)) for _ in range(size // MIB)), packer.flush()])
 

@@ -6,10 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import msgspec
@@ -38,6 +38,7 @@ from flowledger.store.http import HttpSink
 from flowledger.store.plain import PlainSink
 from flowledger.store.rows import COLUMNS, LEDGER
 from flowledger.store.schema import migrations
+from flowledger.store.writers import Writer
 from flowledger.testing import MemorySink
 from tests.calls import a_call, any_call
 from tests.conftest import postgres_database
@@ -224,7 +225,7 @@ class Odd:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._writer, name)
 
-    def insert(self, cursor: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
+    def insert(self, cursor: Any, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if any(self._operation in row for row in rows) or not self._operation:
             raise KeyError(rows[0][0])  # as an exception quotes a value
         self._writer.insert(cursor, table, rows)
@@ -234,8 +235,7 @@ def test_a_record_that_cannot_be_made_into_rows_is_refused_alone_and_where_is_lo
     database_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     logs._last.clear()  # an earlier test may have logged the same
-    sink = open_bulk(destination(database_uri), lambda writer: Odd(writer, "odd"))
-    assert sink is not None
+    sink = open_bulk(destination(database_uri), lambda writer: cast(Writer, Odd(writer, "odd")))
     good, odd = [a_call() for _ in range(3)], a_call(operation="odd")
     refused = sink.write([PRODUCER, *map(encode, [*good, odd])])
     sink.close()
@@ -247,8 +247,7 @@ def test_a_record_that_cannot_be_made_into_rows_is_refused_alone_and_where_is_lo
 
 
 def test_where_no_record_at_all_can_be_made_into_rows_none_is_rejected(sqlite_uri: str) -> None:
-    sink = open_bulk(destination(sqlite_uri), Odd)
-    assert sink is not None
+    sink = open_bulk(destination(sqlite_uri), lambda writer: cast(Writer, Odd(writer)))
     with pytest.raises(StoreUnavailable, match="no record can be stored"):
         sink.write([PRODUCER, encode(a_call()), encode(a_call())])
     sink.close()

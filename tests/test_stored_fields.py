@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from mlflow import MlflowClient
 
+from flowledger.config import Destination
 from flowledger.pricing import price
 from flowledger.questions import Ledger, StoredCall
 from flowledger.records import (
@@ -22,11 +23,11 @@ from flowledger.records import (
     encode,
     fixed_id,
 )
-from flowledger.store import Destination, open_sink
+from flowledger.store import open_sink
 from tests.calls import NOW_NS, a_call
 
 # Where a column of `llm_calls` is not named as its field.
-COLUMNS = {
+COLUMNS: dict[tuple[type, str], str] = {
     (Usage, "seconds"): "audio_seconds",
     (Usage, "characters"): "input_characters",
     (Usage, "source"): "usage_source",
@@ -43,10 +44,10 @@ COLUMNS = {
 NAMES = {
     "error_message": "error",
 }
-NO_COLUMN = {
+NO_COLUMN: dict[tuple[type, str], str] = {
     (Outcome, "stack"): "content: the trace keeps it, or the column `content` without a trace",
 }
-NOT_IN_MLFLOW = {
+NOT_IN_MLFLOW: dict[tuple[type, str], str] = {
     (Usage, "source"): "a judgement of flowledger's, in the ledger only",
     (Cost, "input"): "the trace has it: `mlflow.llm.cost`",
     (Cost, "output"): "the trace has it: `mlflow.llm.cost`",
@@ -55,7 +56,7 @@ NOT_IN_MLFLOW = {
     (Prompt, "name"): "the trace has it: `mlflow.linkedPrompts`",
     (Prompt, "hash"): "the tag `prompt_version` where a prompt has no version",
 }
-PARTS = {
+PARTS: dict[type, Any] = {
     Actor: Actor(
         user_id="ana",
         session_id="s-1",
@@ -82,7 +83,11 @@ PARTS = {
     Outcome: Outcome(success=True, error_type="Warned", message="late", stack="line 1"),
     Prompt: Prompt(name="triage", version="7", hash="abc"),
 }
-FIELDS = [(part, field) for part in (*PARTS, Cost) for field in part.__struct_fields__]
+FIELDS = [
+    (part, field)
+    for part in (Actor, Usage, Outcome, Prompt, Cost)
+    for field in part.__struct_fields__
+]
 WHOLE = a_call(
     id=fixed_id("whole", NOW_NS),
     model="claude-sonnet-4-20250514",

@@ -90,7 +90,8 @@ def compare_rows(
                 found.differences.append(Difference(what, table, key[0]))
         unknown = [owner for owner, key in there if (owner, key) not in digests]
         if table in OF_A_PRODUCER and len(unknown) > outside.get(table, 0):
-            found.differences += [Difference("added", table, one) for one in dict.fromkeys(unknown)]
+            added = [Difference("added", table, one) for one in dict.fromkeys(unknown)]
+            found.differences.extend(added)
     return found
 
 
