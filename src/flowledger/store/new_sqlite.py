@@ -59,9 +59,8 @@ def _name(new: Path, path: Path) -> None:
     """Give a complete database its name, unless somebody else made one meanwhile."""
     try:
         if not path.exists():
-            for (
-                end
-            ) in COMPANIONS:  # of a database that was deleted: SQLite would apply them to ours
+            # Left by a database that was deleted: SQLite would apply them to this one.
+            for end in COMPANIONS:
                 Path(f"{path}{end}").unlink(missing_ok=True)
         os.link(new, path)
     except OSError:
