@@ -51,6 +51,7 @@ def test_the_numbers_are_those_of_the_ledger_and_the_same_from_every_worker(
         [a_call(inner_calls=2, usage=Usage()), free_of_charge()],
         [a_call(model="gpt-4o-mini", actor=Actor(persona_id="critic"), feature=None)],
         [a_call(model=None, model_asked="no-such-model", usage=Usage(input_tokens=7))],
+        [a_call(usage=Usage(input_tokens=100, output_tokens=10, source="estimated"))],
         *[[a_call(feature=f"feature {number}")] for number in range(10)],
     ]
     with ThreadPoolExecutor(4) as clients:
@@ -88,7 +89,7 @@ def check_against_the_ledger(server: Server, told: dict[str, float]) -> None:
         server.uri,
         "SELECT count(*) AS calls, sum(success) AS good, sum(input_tokens) AS tokens_in,"
         " sum(output_tokens) AS tokens_out, sum(cost_usd) AS cost,"
-        " sum(unpriced) AS unpriced, sum(latency_ms) / 1000 AS latency FROM llm_measured",
+        " sum(estimated_cost_usd) AS estimated, sum(unpriced) AS unpriced, sum(latency_ms) / 1000 AS latency FROM llm_measured",
     )
     assert 17 == stored["calls"]  # without the one that groups others
     assert 1 == stored["unpriced"]  # no-such-model, not the retrieval
@@ -97,6 +98,8 @@ def check_against_the_ledger(server: Server, told: dict[str, float]) -> None:
     assert stored["tokens_in"] == total(told, "flowledger_tokens_total", "direction=input")
     assert stored["tokens_out"] == total(told, "flowledger_tokens_total", "direction=output")
     assert pytest.approx(stored["cost"]) == total(told, "flowledger_cost_usd_total")
+    assert 0 < stored["estimated"] < stored["cost"]
+    assert pytest.approx(stored["estimated"]) == total(told, "flowledger_estimated_cost_usd_total")
     assert stored["unpriced"] == total(told, "flowledger_unpriced_calls_total")
     assert stored["calls"] == total(told, "flowledger_call_latency_seconds_count")
     latency = total(told, "flowledger_call_latency_seconds_sum")

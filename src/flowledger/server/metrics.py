@@ -40,6 +40,11 @@ class Metrics:
             "flowledger_tokens", "Tokens of calls new in the ledger.", *OF_A_CALL, "direction"
         )
         self._cost = _counter("flowledger_cost_usd", "US dollars of priced calls.", *OF_A_CALL)
+        self._estimated = _counter(
+            "flowledger_estimated_cost_usd",
+            "The part of that cost that rests on estimated tokens.",
+            *OF_A_CALL,
+        )
         self._unpriced = _counter(
             "flowledger_unpriced_calls", "Calls whose price is unknown.", *OF_A_CALL
         )
@@ -79,7 +84,7 @@ class Metrics:
     def stored(self, calls: Sequence[Stored]) -> None:
         """Count calls that are new in the ledger, once they are committed."""
         now = time.time()
-        tokens: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0, 0, 0, 0])
+        tokens: dict[tuple[str, ...], list[float]] = defaultdict(lambda: [0, 0, 0, 0, 0])
         for call in calls:
             of_call = self._labels.of(
                 model=call.model, feature=call.feature, persona=call.persona_id
@@ -120,10 +125,11 @@ class Metrics:
         return prometheus_client.generate_latest(registry)
 
     def _add_sums(self, of_call: tuple[str, ...], sums: Sequence[float]) -> None:
-        tokens_in, tokens_out, cost, unpriced = sums
+        tokens_in, tokens_out, cost, estimated, unpriced = sums
         self._tokens.labels(*of_call, "input").inc(tokens_in)
         self._tokens.labels(*of_call, "output").inc(tokens_out)
         self._cost.labels(*of_call).inc(cost)
+        self._estimated.labels(*of_call).inc(estimated)
         self._unpriced.labels(*of_call).inc(unpriced)
 
 
@@ -139,4 +145,5 @@ def _add(sums: list[float], call: Stored) -> None:
     sums[0] += max(0, call.input_tokens)
     sums[1] += max(0, call.output_tokens)
     sums[2] += max(0.0, call.cost_usd)
-    sums[3] += call.unpriced
+    sums[3] += max(0.0, call.estimated_cost_usd)
+    sums[4] += call.unpriced

@@ -20,6 +20,7 @@ class Stored(NamedTuple):
     input_tokens: int
     output_tokens: int
     cost_usd: float
+    estimated_cost_usd: float
     unpriced: int
     start_ms: int
     latency_ms: float
