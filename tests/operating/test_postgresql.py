@@ -25,6 +25,7 @@ from flowledger.records import (
     Metric,
     Place,
     Producer,
+    Record,
     Span,
     encode,
     new_id,
@@ -185,7 +186,7 @@ def test_a_collector_stores_everything_that_applications_record(roles: str, tmp_
     about: dict[str, Any] = {"producer": new_id(), "start_ns": time.time_ns(), "experiment": "new"}
     job = Job(**about, id=new_id(), seq=1, name="job", running=True)
     place = Place(root_id=job.id, parent_id=job.id, experiment="new")
-    records = [
+    records: list[Record] = [
         Producer(id=about["producer"], producer=about["producer"], host="here"),
         job,
         Logged(**about, id=new_id(), seq=2, run_id=job.id, params={"a": 1}, tags={"b": "2"}),
