@@ -189,19 +189,20 @@ def test_only_calls_that_asked_a_model_are_counted(database_uri: str) -> None:
         a_call(operation="chat", duration_ns=400_000_000),
         free(operation="unnamed", kind=Kind.CHAT, duration_ns=200_000_000),
         free(model="house-7b", operation="custom", kind=Kind.CUSTOM, duration_ns=300_000_000),
-        free(operation="tool", kind=Kind.CUSTOM, duration_ns=1_000_000),
-        free(operation="broken tool", kind=Kind.CUSTOM, **failed),
+        free(operation="tool", kind=Kind.CUSTOM, parent_id="a" * 32, duration_ns=1_000_000),
+        free(operation="broken tool", kind=Kind.CUSTOM, parent_id="a" * 32, **failed),
+        free(operation="by hand", kind=Kind.CUSTOM, duration_ns=300_000_000),
         free(operation="search", kind=Kind.RETRIEVAL, duration_ns=1_000_000),
     )
     with Ledger(database_uri) as ledger:
         over = ledger.over()
         sums = over.sums()
-        assert (3, 0, 300.0) == (sums.calls, sums.failed, sums.mean_latency_ms)
-        assert ["chat", "custom", "unnamed"] == sorted(
+        assert (4, 0, 300.0) == (sums.calls, sums.failed, sums.mean_latency_ms)
+        assert ["by hand", "chat", "custom", "unnamed"] == sorted(
             str(row.value) for row in over.by("operation")
         )
         assert [] == over.failed(10)
-        assert 6 == len(over.calls().rows)
+        assert 7 == len(over.calls().rows)
 
 
 def test_a_call_around_other_calls_is_not_counted_besides_them(database_uri: str) -> None:
@@ -217,10 +218,12 @@ def test_a_call_around_other_calls_is_not_counted_besides_them(database_uri: str
         assert 4 == ledger.size().records
 
 
-def test_no_feature_and_a_feature_called_null_are_two(database_uri: str) -> None:
+def test_no_feature_and_an_empty_one_are_the_same_and_one_called_null_is_not(
+    database_uri: str,
+) -> None:
     store(database_uri, free(feature=None), free(feature="null"), free(feature=""))
     with Ledger(database_uri) as ledger:
-        assert {None, "null", ""} == {row.value for row in ledger.over().by("feature")}
+        assert {None, "null"} == {row.value for row in ledger.over().by("feature")}
 
 
 def test_an_empty_ledger_has_nothing_in_it(database_uri: str) -> None:

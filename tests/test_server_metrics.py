@@ -89,7 +89,8 @@ def check_against_the_ledger(server: Server, told: dict[str, float]) -> None:
         server.uri,
         "SELECT count(*) AS calls, sum(success) AS good, sum(input_tokens) AS tokens_in,"
         " sum(output_tokens) AS tokens_out, sum(cost_usd) AS cost,"
-        " sum(estimated_cost_usd) AS estimated, sum(unpriced) AS unpriced, sum(latency_ms) / 1000 AS latency FROM llm_measured",
+        " sum(estimated_cost_usd) AS estimated, sum(unpriced) AS unpriced,"
+        " sum(latency_ms) / 1000 AS latency FROM llm_measured",
     )
     assert 17 == stored["calls"]  # without the one that groups others
     assert 1 == stored["unpriced"]  # no-such-model, not the retrieval

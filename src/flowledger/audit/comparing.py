@@ -109,12 +109,12 @@ def _stored_rows(
     """The digests of rows by owner and key: of all where nobody else may add any."""
     kept = KEPT[table]
     owners = sorted({kept.prefix + owner for owner, _ in wanted})
+    archived = _archived(writer, cursor, table, owners)
     if table in OF_A_PRODUCER:
         cursor.execute(f"SELECT {', '.join(kept.columns)} FROM {table}")
         rows: Iterable[Any] = cursor
     else:
         rows = rows_of(writer, cursor, table, owners)
-    archived = _archived(writer, cursor, table, owners)
     there: dict[tuple[str, bytes], bytes] = {}
     for row in rows:
         named = dict(zip(kept.columns, row, strict=True))

@@ -21,7 +21,7 @@ AT_ONCE = 2_000
 _next = (
     "SELECT id, experiment_id, feature, persona_id, provider, model, success, error_type,"
     " COALESCE(NULLIF(prompt_version, ''), prompt_hash) AS prompt_version, latency_ms,"
-    " kind, inner_calls, total_tokens, cost_usd, details"
+    " kind, parent_id, inner_calls, total_tokens, cost_usd, details"
     f" FROM llm_calls WHERE group_id IS NULL AND id > :after ORDER BY id LIMIT {AT_ONCE}"
 )
 _update = sa.text(

@@ -25,16 +25,14 @@ MAX_TEXT = 8000
 LARGEST_SCORE = 1e9  # PostgreSQL refuses squares that are out of range, and
 LEAST_SCORE = 1e-9  # those that are too small
 CONFIDENCES = ("confidence_score", "confidence")
-# Functions of these kinds are model calls only where a model, tokens or a cost is known.
-NO_MODEL = (Kind.CUSTOM, Kind.RETRIEVAL)
 TEMPLATE_MATCHES = ("template_match_rate",)
 
 
 class Derived(NamedTuple):
     """The derived columns, by name and in order.
 
-    `model_call` is whether the call asked a model: sums, averages and rates count only those. A
-    call with inner calls groups them, and a tool or a retrieval is part of somebody's answer.
+    `model_call` is whether sums, averages and rates count the call. One with inner calls groups
+    them, and a tool or a retrieval is a part of somebody's answer.
     """
 
     group_id: int
@@ -60,6 +58,7 @@ def derive(
     error_type: str | None,
     latency_ms: float,
     kind: str,
+    parent_id: str | None,
     inner_calls: int,
     total_tokens: int | None,
     cost_usd: float | None,
@@ -82,8 +81,8 @@ def derive(
         ),
         model_call=inner_calls == 0
         and (
-            kind not in NO_MODEL
-            or any(value is not None for value in (model, total_tokens, cost_usd))
+            any(value is not None for value in (model, total_tokens, cost_usd))
+            or _may_ask_a_model(kind, parent_id)
         ),
         latency_bucket=bucket_of(latency_ms),
         confidence=_score(metrics, CONFIDENCES),
@@ -93,6 +92,15 @@ def derive(
         tab=dimension_text(own_tag(tags, "current_tab")),
         dspy_version=dspy_version,
     )
+
+
+def _may_ask_a_model(kind: str, parent_id: str | None) -> bool:
+    """Whether a call without model, tokens and cost is one, or a part of another call's answer.
+
+    A tracked function of no kind is a tool inside another call, and otherwise an operation of its
+    own, around a client that nothing is known of.
+    """
+    return kind != Kind.RETRIEVAL and (kind != Kind.CUSTOM or parent_id is None)
 
 
 def group_of(

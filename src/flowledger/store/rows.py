@@ -373,6 +373,7 @@ def _ledger_row(
         error_type=error_type,
         latency_ms=latency_ms,
         kind=call.kind,
+        parent_id=call.parent_id,
         inner_calls=call.inner_calls,
         total_tokens=usage.total_tokens,
         cost_usd=None if cost is None else cost.total,
