@@ -97,10 +97,12 @@ class Host:
         place = Destination(
             tracking_uri=self.uri, artifact_root=str(self.root), store_as="run+trace"
         )
-        drain = Drain(self.folder, open_sink(place))
+        sink = open_sink(place)
+        drain = Drain(self.folder, sink)
         while drain.step():
             pass
         drain.close()
+        sink.close()
 
     def talk(self, session: str, text: str) -> None:
         """A turn of a conversation."""

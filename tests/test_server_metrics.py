@@ -93,7 +93,7 @@ def check_against_the_ledger(server: Server, told: dict[str, float]) -> None:
         " sum(latency_ms) / 1000 AS latency FROM llm_measured",
     )
     assert 17 == stored["calls"]  # without the one that groups others
-    assert 1 == stored["unpriced"]  # no-such-model, not the retrieval
+    assert 2 == stored["unpriced"]  # no-such-model, and one by hand without tokens
     assert stored["calls"] == total(told, "flowledger_calls_total")
     assert stored["good"] == total(told, "flowledger_calls_total", "status=success")
     assert stored["tokens_in"] == total(told, "flowledger_tokens_total", "direction=input")
