@@ -110,14 +110,14 @@ def check_against_the_ledger(server: Server, told: dict[str, float]) -> None:
 
 
 def check_requests(grown: dict[str, float]) -> None:
-    assert 29 == grown["flowledger_ingest_batches_total{status=200}"]
+    assert 31 == grown["flowledger_ingest_batches_total{status=200}"]
     assert 1 == grown["flowledger_ingest_batches_total{status=400}"]
     assert 1 == grown["flowledger_ingest_refused_records_total"]
     posts = "mlflow_requests_total{method=POST,route="
-    assert 29 == grown[f"{posts}/api/flowledger/v1/calls,status=200}}"]
+    assert 31 == grown[f"{posts}/api/flowledger/v1/calls,status=200}}"]
     assert 1 == grown[f"{posts}mlflow api,status=200}}"]
     durations = "mlflow_request_duration_seconds_count{method=POST,route="
-    assert 30 == grown[f"{durations}/api/flowledger/v1/calls}}"]
+    assert 32 == grown[f"{durations}/api/flowledger/v1/calls}}"]
 
 
 def bounded(told: dict[str, float]) -> bool:
