@@ -38,7 +38,8 @@ def test_a_gap_explains_no_more_numbers_than_it_dropped(database_uri: str, tmp_p
 
 
 def test_a_gap_that_dropped_nothing_explains_nothing(database_uri: str, tmp_path: Path) -> None:
-    store(database_uri, [*numbered(1, 4), gap(1, 100_000, 0)])
+    store(database_uri, [*numbered(1, 4), gap(2, 3, 2)])
+    execute(database_uri, "UPDATE llm_gaps SET dropped = 0")
     assert [(2, [f"producer {PRODUCER}, numbers 2-3"])] == missing_of(database_uri, tmp_path)
 
 

@@ -45,8 +45,10 @@ def sink_of(uri: str) -> Iterator[BulkSink]:
         Destination(tracking_uri=uri, artifact_root="/nonexistent", store_as="run+trace")
     )
     assert isinstance(sink, BulkSink)
-    yield sink
-    sink.close()
+    try:
+        yield sink
+    finally:
+        sink.close()
 
 
 def numbered(**fields: Any) -> Call:

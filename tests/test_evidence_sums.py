@@ -16,7 +16,7 @@ HOUR_NS = 3_600 * 10**9
 BEGAN = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=NOW_NS // 10**9)
 HOUR, DAY = f"{BEGAN:%Y-%m-%d %H}:00 UTC", f"{BEGAN:%Y-%m-%d}"
 ABOUT = "feature support, model gpt-4o-2024-08-06"
-LATENCY = f"{ABOUT}, bucket 181"
+LATENCY = f"{ABOUT}, bucket 299"
 
 
 @pytest.fixture
