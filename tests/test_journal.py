@@ -279,12 +279,16 @@ def test_a_forked_child_keeps_no_segment_locked_that_its_parent_let_go_of(tmp_pa
     ours = Segment(path)
     assert ours.finished()
     may_leave, leave = os.pipe()
+    is_there, arrive = os.pipe()
     child = os.fork()
     if not child:
+        os.write(arrive, b"1")  # what is done after a fork is done
         os.close(leave)
         os.read(may_leave, 1)  # until the parent closes its end
         os._exit(0)
-    os.close(may_leave)
+    os.read(is_there, 1)
+    for end in (may_leave, is_there, arrive):
+        os.close(end)
     ours.close()
     with Segment(path) as another:
         assert another.finished()
