@@ -33,7 +33,7 @@ Dimension = Annotated[
     str,
     Query(
         max_length=254,
-        pattern=f"^({'|'.join(DIMENSIONS)}|tag:.+)$",
+        pattern=f"^({'|'.join(DIMENSIONS)}|tag:[^\\x00]+)$",
         description="What calls are told apart by; `tag:<key>` is one of the caller's own tags.",
     ),
 ]

@@ -8,20 +8,29 @@ from fastapi import Depends, Query
 from flowledger.questions import Filters, Ledger, Over, Window
 from flowledger.questions.window import LONGEST_DAYS
 
-__all__ = ["About", "Days", "Limit"]
+__all__ = ["NO_NUL", "About", "Days", "Limit"]
 
 Days: TypeAlias = Annotated[
     int,
     Query(ge=1, le=LONGEST_DAYS, description="How many days up to now, of 24 hours each."),
 ]
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=1000, description="Most rows of the answer.")]
-_Text: TypeAlias = Annotated[str | None, Query(min_length=1, max_length=500)]
+# Documented here and refused in one place for API, pages and command line: `questions/engine.py`.
+NO_NUL = {"pattern": "^[^\\u0000]*$"}
+_Text: TypeAlias = Annotated[
+    str | None, Query(min_length=1, max_length=500, json_schema_extra=NO_NUL)
+]
 _Status: TypeAlias = Annotated[
     str | None, Query(pattern="^(success|failed)$", description="`success` or `failed`.")
 ]
 _Tag: TypeAlias = Annotated[
     str | None,
-    Query(max_length=501, pattern="^[^=]+=", description="One of the caller's tags: `key=value`."),
+    Query(
+        max_length=501,
+        pattern="^[^=]+=",
+        description="One of the caller's tags: `key=value`.",
+        json_schema_extra={"pattern": "^[^=\\u0000]+=[^\\u0000]*$"},
+    ),
 ]
 
 
