@@ -90,7 +90,7 @@ BEGIN
             ]),
             ('INSERT, UPDATE, DELETE', ARRAY['llm_artifacts']),
             (
-                'UPDATE (prompt_version, group_id, latency_bucket, confidence, template_match,'
+                'UPDATE (prompt_version, group_id, model_call, latency_bucket, confidence, template_match,'
                 ' intent, module, tab, dspy_version)',
                 ARRAY['llm_calls']
             )
