@@ -295,10 +295,15 @@ def _interrupted(
     pending: Pending, producer: str, seq: int, seen: dict[str, Any], exc: BaseException
 ) -> Call:
     """What is sure of a call whose recording was interrupted."""
-    call = Call(id=pending.id, producer=producer, seq=seq, start_ns=pending.start_ns)
     reason = f"{type(exc).__name__} was raised while this call was recorded"
-    duration = seen.get("duration_ns") or 0
-    return _without_content(msgspec.structs.replace(call, duration_ns=duration), reason)
+    return Call(
+        id=pending.id,
+        producer=producer,
+        seq=seq,
+        start_ns=pending.start_ns,
+        duration_ns=seen.get("duration_ns") or 0,
+        notes=[reason],
+    )
 
 
 class _Process:

@@ -9,7 +9,7 @@ from flowledger.journal.reader import (
     rejected_records,
     segment_paths,
 )
-from flowledger.journal.writer import Writer, folder_bytes
+from flowledger.journal.writer import Writer, folder_bytes, sync_folder
 
 __all__ = [
     "MAX_PAYLOAD",
@@ -22,4 +22,5 @@ __all__ = [
     "folder_bytes",
     "rejected_records",
     "segment_paths",
+    "sync_folder",
 ]

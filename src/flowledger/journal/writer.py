@@ -16,7 +16,7 @@ from flowledger.journal import frames
 from flowledger.journal.frames import HEADER_SIZE, Drops
 from flowledger.journal.locks import check_flock
 
-__all__ = ["SUFFIX", "Writer", "folder_bytes"]
+__all__ = ["SUFFIX", "Writer", "folder_bytes", "sync_folder"]
 
 SUFFIX = ".journal"
 LARGEST_SEGMENT = 16 << 20
@@ -172,7 +172,7 @@ class Writer:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._fsync:
             for made in (self._folder, *missing):
-                _sync_folder(made.parent)
+                sync_folder(made.parent)
 
     def _check_room(self, needed: int) -> None:
         used = folder_bytes(self._folder)
@@ -213,7 +213,7 @@ class Writer:
             unnamed.rename(path)
             if self._fsync:
                 os.fdatasync(fd)
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
         except BaseException:
             os.close(fd)
             unnamed.unlink(missing_ok=True)
@@ -241,7 +241,7 @@ class Writer:
             os.close(fd)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut: syncing a file does not sync its name."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

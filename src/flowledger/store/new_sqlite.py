@@ -10,6 +10,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from flowledger.journal import sync_folder
+
 __all__ = ["make_database"]
 
 # What SQLite keeps next to a database file.
@@ -69,7 +71,7 @@ def _name(new: Path, path: Path) -> None:
         if _is_empty(path):
             with closing(sqlite3.connect(new)) as source, closing(_private(path)) as target:
                 source.backup(target)
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def _private(path: Path) -> sqlite3.Connection:
@@ -113,13 +115,5 @@ def _locked(folder: Path) -> Iterator[bool]:
         except OSError:
             alone = False
         yield alone
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
